@@ -1,0 +1,41 @@
+"""What the user may add where a file does not say enough."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of :func:`medrecon.io.read_scan`, one to one with those of the command line.
+
+    Parameters
+    ----------
+    key
+        Dataset or variable that holds the measurements, where several could (``--key``).
+    axes
+        Names of the array's axes, comma separated, e.g. ``coil,y,x`` (``--axes``); y is the read-out
+        or first phase encoding, x the last; also ``slice``, ``z``, ``set``, ``average``. ``_`` marks an
+        axis of length 1.
+    mask
+        File with the sampling mask (``--mask``).
+    maps
+        File with coil sensitivity maps (``--maps``).
+    calibration
+        File with separately acquired, fully sampled calibration k-space (``--calibration``).
+    repetitions
+        What to do with repeated lines or volumes: average them or keep the first.
+    nonfinite
+        ``error`` stops at the first NaN or Inf; ``zero`` replaces such samples and says so.
+    max_bytes
+        Largest declared size in bytes that may be read; None takes half of the free memory.
+    """
+
+    key: str | None = None
+    axes: str | None = None
+    mask: Path | None = None
+    maps: Path | None = None
+    calibration: Path | None = None
+    repetitions: Literal["average", "first"] = "average"
+    nonfinite: Literal["error", "zero"] = "error"
+    max_bytes: int | None = None
