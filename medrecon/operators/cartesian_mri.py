@@ -119,13 +119,13 @@ class CartesianMRI(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         image = y.new_zeros((y.shape[0], *self.image_shape))
+        conjugated = self.kspace_factor.conj() if self.kspace_factor.is_complex() else _conjugate(self.kspace_factor)
         for coils in self._blocks(y):
             part = y[:, coils]
-            if self.kspace_factor.is_complex():
-                part = torch.conj_physical(part * self.kspace_factor.conj())
+            if conjugated.is_complex():
+                part = torch.conj_physical(part * conjugated)
             else:
-                signs = self.kspace_factor.new_tensor([1, -1])
-                part = torch.view_as_complex(torch.view_as_real(part) * (self.kspace_factor * signs))
+                part = torch.view_as_complex(torch.view_as_real(part) * conjugated)
             # IFFT(z) = conj(FFT(conj z)): summing S · conj(…) needs no conjugate maps
             image = self._add_coils(image, torch.fft.fftn(part, dim=self._axes, norm="ortho"), coils)
         return torch.conj_physical(image)
@@ -190,6 +190,11 @@ class CartesianMRI(LinearOperator):
 def _pairs(values: Tensor, sign: int) -> Tensor:
     """Return (…, 2) factors (v, sign · v) for the real view of a complex tensor: a multiplication in place."""
     return torch.stack((values, sign * values), dim=-1)
+
+
+def _conjugate(pairs: Tensor) -> Tensor:
+    """Flip the sign of the second of each pair of factors: the product comes out conjugated."""
+    return pairs * pairs.new_tensor([1, -1])
 
 
 def _grid(
