@@ -1,0 +1,16 @@
+"""Coil sensitivities from the calibration region of a k-space: ESPIRiT, and two cheaper estimates."""
+
+from medrecon.operators.coils.calibration import CalibrationRegion, find_calibration_region
+from medrecon.operators.coils.espirit import espirit
+from medrecon.operators.coils.espirit_result import EspiritResult
+from medrecon.operators.coils.low_resolution import low_resolution_maps
+from medrecon.operators.coils.walsh import walsh
+
+__all__ = [
+    "CalibrationRegion",
+    "EspiritResult",
+    "espirit",
+    "find_calibration_region",
+    "low_resolution_maps",
+    "walsh",
+]
