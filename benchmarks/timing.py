@@ -11,7 +11,7 @@ from typing import Any
 def interleaved(candidates: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
     """Return the median CPU seconds of each candidate; every round runs all of them once, in turn."""
     for run in candidates.values():
-        run()   # first calls build plans and caches
+        run()  # first calls build plans and caches
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
         for name, run in candidates.items():

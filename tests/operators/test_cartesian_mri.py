@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from medrecon.errors import OperatorError
 from medrecon.operators import CartesianMRI
 from medrecon.operators.fourier import centred_fft, centred_ifft

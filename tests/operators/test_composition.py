@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from medrecon.errors import OperatorError
 from medrecon.operators import CartesianMRI, Inpainting, vstack
 from medrecon.testing import assert_linear_operator

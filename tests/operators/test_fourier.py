@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from medrecon.operators.fourier import centred_fft, centred_ifft, centring_constant, centring_ramp
 
 

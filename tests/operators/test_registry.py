@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from medrecon.errors import InputError, UsageError
 from medrecon.operators import CartesianMRI, Inpainting, LinearOperator, available_operators, operator_from_config
 from medrecon.operators.registry import operator_class, register_operator
@@ -16,7 +17,7 @@ def test_misspelt_name_gets_a_suggestion():
 
 
 def test_taken_name_raises():
-    with pytest.raises(UsageError, match="taken by medrecon.operators.inpainting.Inpainting"):
+    with pytest.raises(UsageError, match=r"taken by medrecon\.operators\.inpainting\.Inpainting"):
 
         @register_operator("inpainting")
         class Other(Inpainting):

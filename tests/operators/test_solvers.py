@@ -1,4 +1,5 @@
 import torch
+
 from medrecon.operators.solvers import conjugate_gradient, largest_eigenvalue, solve_normal
 
 

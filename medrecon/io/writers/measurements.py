@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medrecon import __version__
 from medrecon.errors import UsageError
+from medrecon.io.affine import write_affine
 from medrecon.io.geometry import Geometry
 from medrecon.io.scan import Scalar, SliceStack
 from medrecon.io.writers.atomic import atomic_path
@@ -85,8 +86,7 @@ def write_native(
         if images is not None:
             _fill(file, "reference", images, torch.float32)
         if geometry is not None:
-            file["affine"] = geometry.affine
-            file.attrs["oriented"] = np.uint8(geometry.oriented)
+            write_affine(file, geometry)
 
 
 def write_fastmri(
@@ -97,6 +97,7 @@ def write_fastmri(
     reference: Tensor | SliceStack | None = None,
     matrix: tuple[int, int] | None = None,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    geometry: Geometry | None = None,
     acquisition: str = "UNKNOWN",
     acceleration: int | None = None,
     padding: tuple[int, int] = (0, 0),
@@ -122,6 +123,9 @@ def write_fastmri(
         Rows and columns of the reconstruction; by default those of the reference, else H and W.
     spacing
         Distance in mm of columns, rows and slices of the reconstruction.
+    geometry
+        Of the reconstruction, instead of ``spacing``. Position and orientation go into an additional
+        dataset ``affine``, which the layout lacks and other programs ignore.
     acquisition
         E.g. CORPD_FBK, CORPDFS_FBK, AXT1, AXT2, AXFLAIR: letters, digits, underscores.
     acceleration
@@ -150,11 +154,14 @@ def write_fastmri(
         raise UsageError(f"write_fastmri: padding {padding} does not fit {columns} columns")
     if not _NAME.fullmatch(acquisition):
         raise UsageError(f"write_fastmri: acquisition {acquisition!r}, expected letters, digits and underscores")
+    spacing = spacing if geometry is None else geometry.spacing
     xml = _header((rows, columns), size, spacing, padding, header or {})
     with atomic_path(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         file["ismrmrd_header"] = np.bytes_(xml.encode())
         _fill(file, "kspace", stack, torch.complex64, drop_axis=coils == 1)
         file.attrs["acquisition"] = np.bytes_(acquisition.encode())
+        if geometry is not None:
+            write_affine(file, geometry)
         if acceleration is not None:
             file.attrs["acceleration"] = acceleration
         if mask is not None:

@@ -1,0 +1,54 @@
+"""The command line: ``medrecon COMMAND``. No science in here.
+
+Every command lives in its own module and imports what it needs when it runs, so that ``--help``
+answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from medrecon import __version__
+
+HELP = """From raw measurements to images: MRI k-space, compressed sensing, any linear operator.
+
+Results go to standard output, log and progress to standard error. Not for diagnostic use.
+Exit codes: 0 ok, 1 reconstruction failed, 2 usage, 3 unreadable input, 4 NaN or diverged,
+5 out of memory, 6 some of several inputs failed, 130 interrupted.
+"""
+
+COMMANDS = {
+    "info": "What a raw file holds, and what would be done with it.",
+    "reconstruct": "Raw data to NIfTI, DICOM, HDF5, NPZ or PNG.",
+    "simulate": "An MR, CT or natural image to raw data of any operator.",
+    "evaluate": "NMSE, PSNR and SSIM against a reference, by fastMRI's definitions.",
+    "operators": "Operators and acquisition recipes that are available.",
+    "methods": "Reconstruction methods that are available.",
+    "doctor": "What is installed, which back ends work, which device is used.",
+}
+
+
+def build_app() -> App:
+    """Return the command-line application; its commands are imported only when they are called."""
+    app = App(name="medrecon", help=HELP, version=__version__, help_format="plaintext")
+    for name, summary in COMMANDS.items():
+        app.command(f"medrecon.cli.{name}:{name}", name=name, help=summary)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    from medrecon.cli.runtime import exit_code_of, stop_on_terminate
+
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    stop_on_terminate()
+    try:
+        result = build_app()(tokens, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return 2  # cyclopts has printed what was wrong and what was meant
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 (the outermost border: everything becomes a message and a code)
+        return exit_code_of(error)
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,63 @@
+"""Options that several commands share, with their help."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from medrecon.errors import UsageError
+
+_INPUT = Group("What the file does not say")
+_RUN = Group("Running")
+
+Key = Annotated[str | None, Parameter(help="Dataset or variable that holds the measurements.", group=_INPUT)]
+Axes = Annotated[
+    str | None,
+    Parameter(help="Axes of a bare array, comma separated: coil,y,x or slice,coil,y,x …", group=_INPUT),
+]
+Mask = Annotated[
+    Path | None,
+    Parameter(help="Sampling mask: .npy, .npz, .mat, .cfl or .h5 with (W), (H, W) or (S, H, W).", group=_INPUT),
+]
+Calibration = Annotated[Path | None, Parameter(help="Separate, fully sampled calibration k-space.", group=_INPUT)]
+Repetitions = Annotated[
+    Literal["average", "first"], Parameter(help="What to do with repeated lines or volumes.", group=_INPUT)
+]
+Nonfinite = Annotated[
+    Literal["error", "zero"], Parameter(help="Stop at NaN or Inf in the data, or take them as 0.", group=_INPUT)
+]
+MaxBytes = Annotated[
+    int | None, Parameter(help="Refuse inputs that declare more; default half of the free memory.", group=_INPUT)
+]
+Slices = Annotated[str | None, Parameter(help="Which slices: 7, 0:10 or 0:30:3; the first is 0, the last left out.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.", group=_RUN)]
+Threads = Annotated[int | None, Parameter(help="Processor threads; default all that this process may use.", group=_RUN)]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", help="Machine-readable result on standard output.", group=_RUN)
+]
+Quiet = Annotated[
+    bool, Parameter(alias="-q", negative="", help="No progress and no log, only warnings and errors.", group=_RUN)
+]
+Overwrite = Annotated[bool, Parameter(negative="", help="Replace existing results.", group=_RUN)]
+Seed = Annotated[int, Parameter(help="Of everything that is drawn at random.", group=_RUN)]
+
+
+def parse_slices(text: str | None, count: int) -> range | None:
+    """Turn ``7``, ``0:10``, ``:10`` or ``0:30:3`` into a range within ``count`` slices."""
+    if text is None:
+        return None
+    parts = text.split(":")
+    try:
+        numbers = [int(part) if part else None for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and numbers[0] is not None:
+        chosen = range(numbers[0], numbers[0] + 1)
+    elif len(numbers) in (2, 3) and (numbers[2:] or [1])[0] not in (0,):
+        start, stop, step = [*numbers, None][:3]
+        chosen = range(start or 0, count if stop is None else stop, 1 if step is None else step)
+    else:
+        raise UsageError(f"--slices {text}: expected a number, or start:stop or start:stop:step, e.g. 0:10")
+    if not chosen or min(chosen) < 0 or max(chosen) >= count or chosen.step < 1:
+        raise UsageError(f"--slices {text}: there are {count} slices, 0 to {count - 1}; the end of a range is left out")
+    return chosen

@@ -1,0 +1,52 @@
+"""Files to scans and images to files: one module per format, found by content."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medrecon.io.geometry import Geometry
+    from medrecon.io.image import Image
+    from medrecon.io.images import load_image
+    from medrecon.io.options import ReadOptions
+    from medrecon.io.registry import read_scan
+    from medrecon.io.scan import CartesianAcquisition, Scan, SliceStack
+    from medrecon.io.writers.measurements import write_fastmri, write_native
+    from medrecon.io.writers.registry import write_image
+
+_MODULES = {
+    "CartesianAcquisition": "scan",
+    "Geometry": "geometry",
+    "Image": "image",
+    "ReadOptions": "options",
+    "Scan": "scan",
+    "SliceStack": "scan",
+    "load_image": "images",
+    "read_scan": "registry",
+    "write_fastmri": "writers.measurements",
+    "write_image": "writers.registry",
+    "write_native": "writers.measurements",
+}
+
+__all__ = [
+    "CartesianAcquisition",
+    "Geometry",
+    "Image",
+    "ReadOptions",
+    "Scan",
+    "SliceStack",
+    "load_image",
+    "read_scan",
+    "write_fastmri",
+    "write_image",
+    "write_native",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: torch and h5py are imported only when something is used)
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

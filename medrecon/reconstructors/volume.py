@@ -1,0 +1,197 @@
+"""From a scan to an image: every slice through the chosen method, with the evidence for trusting it."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medrecon.errors import NumericalError, UsageError
+from medrecon.io.geometry import Geometry
+from medrecon.io.image import Image
+from medrecon.io.scan import CartesianAcquisition, Scan
+from medrecon.metrics import centre_crop
+from medrecon.operators.base import LinearOperator
+from medrecon.reconstructors.base import Reconstructor
+from medrecon.reconstructors.mri import (
+    MapMethod,
+    acceleration,
+    is_fully_sampled,
+    root_sum_of_squares,
+    sampling_mask,
+    single_coil_operator,
+    slice_operator,
+)
+from medrecon.reconstructors.registry import make_method
+
+RSS = "rss"
+DEFAULT_METHOD = "l1-wavelet"
+
+_logger = logging.getLogger("medrecon")
+
+
+@dataclass(frozen=True)
+class ReconstructionPlan:
+    """What is done to a scan.
+
+    Parameters
+    ----------
+    method
+        Name of a reconstructor, "rss" (root sum of squares of the zero-filled coil images, MRI only)
+        or "auto": see :func:`choose_method`.
+    parameters
+        Of the method.
+    maps
+        How coil sensitivities are estimated where the scan has none.
+    slices
+        Which slices, as a range; None for all.
+    device
+        Where to compute.
+    seed
+        For methods that draw random numbers.
+    """
+
+    method: str = "auto"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    maps: MapMethod = "espirit"
+    slices: range | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+
+
+def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
+    """Return the method that suits a scan, and the reason.
+
+    Fully sampled k-space needs no more than an inverse FFT; everything else gets the default method.
+    """
+    acquisition = scan.acquisition
+    if isinstance(acquisition, CartesianAcquisition):
+        mask = sampling_mask(scan.measurements[index], acquisition, index)
+        if is_fully_sampled(mask):
+            return RSS, "the k-space is fully sampled"
+        return DEFAULT_METHOD, f"the k-space is undersampled, R = {acceleration(mask):.2f}"
+    if acquisition.unitary:
+        return "adjoint", "the operator is unitary"
+    return DEFAULT_METHOD, f"the operator {type(acquisition).__name__} loses information"
+
+
+def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable[[float], None] | None = None) -> Image:
+    """Reconstruct the slices of a scan.
+
+    Returns the magnitude (MRI) or the real image on the reconstruction grid, float32, with
+    provenance: the method that was used, its parameters, where the maps come from and the data
+    residual ‖A x - y‖ / ‖y‖ of every slice.
+
+    Parameters
+    ----------
+    scan, plan
+        What and how.
+    progress
+        Called with the share of the work that is done, 0 … 1.
+
+    Raises
+    ------
+    NumericalError
+        Where a slice holds NaN or a method diverges.
+    """
+    slices = range(len(scan.measurements)) if plan.slices is None else plan.slices
+    if not slices or slices[-1] >= len(scan.measurements) or slices[0] < 0:
+        raise UsageError(
+            f"slices {slices.start}:{slices.stop} do not lie in this scan of {len(scan.measurements)}; "
+            "the first is 0 and the last is left out, e.g. --slices 0:10"
+        )
+    name, reason = choose_method(scan, slices[0]) if plan.method == "auto" else (plan.method, "asked for")
+    if name == RSS and plan.parameters:
+        raise UsageError(f"method 'rss' takes no parameters, got {', '.join(plan.parameters)}")
+    if name == RSS and not isinstance(scan.acquisition, CartesianAcquisition):
+        raise UsageError(f"method 'rss' is for coil images, not for {type(scan.acquisition).__name__}; use 'adjoint'")
+    reconstructor = None if name == RSS else make_method(name, plan.parameters).to(plan.device)
+    _logger.info("method %s: %s", name, reason)
+
+    planes, records = [], []
+    for done, index in enumerate(slices):
+
+        def report(step: int, steps: int, done: int = done) -> None:
+            if progress is not None:
+                progress((done + step / max(steps, 1)) / len(slices))
+
+        data = scan.measurements[index].to(plan.device)
+        generator = torch.Generator(plan.device).manual_seed(plan.seed + index)
+        plane, record = _slice(scan, plan, reconstructor, data, index, generator, report)
+        planes.append(_finished(plane, scan, index))
+        records.append({"slice": index, **record})
+        report(1, 1)
+    provenance = {
+        "method": name,
+        "method_requested": plan.method,
+        "method_reason": reason,
+        "parameters": dict(reconstructor.config()) if reconstructor is not None else {},
+        "slices": records,
+        "residual": _summary(records),
+        "device": str(plan.device),
+        "seed": plan.seed,
+        "notes": list(scan.notes),
+    }
+    geometry = slices_geometry(scan.geometry, slices)
+    return Image(np.stack(planes), geometry, scan.modality, provenance, scan.header)
+
+
+def _slice(
+    scan: Scan,
+    plan: ReconstructionPlan,
+    reconstructor: Reconstructor | None,
+    data: Tensor,
+    index: int,
+    generator: torch.Generator,
+    report: Callable[[int, int], None],
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return one slice (rows, columns) and what there is to say about it."""
+    acquisition = scan.acquisition
+    record: dict[str, Any] = {}
+    if isinstance(acquisition, CartesianAcquisition):
+        mask = sampling_mask(data, acquisition, index)
+        record["acceleration"] = round(acceleration(mask), 4)
+        if reconstructor is None:
+            operator: LinearOperator = single_coil_operator(data, mask)
+            coils = operator.adjoint(data[:, None])
+            # each coil image explains its samples exactly; the root sum of squares is not linear
+            return root_sum_of_squares(coils[:, 0]), {**record, "maps": "none (root sum of squares)", "residual": 0.0}
+        built = slice_operator(data, acquisition, index, method=plan.maps)
+        operator, y = built.operator, built.measurements
+        record["maps"] = built.maps
+    else:
+        operator, y = acquisition.to(plan.device), data[None]
+        if reconstructor is None:
+            raise UsageError("method 'rss' needs coil images")
+    x = reconstructor(y, operator, generator=generator, progress=report)
+    residual = torch.linalg.vector_norm(operator(x) - y) / torch.linalg.vector_norm(y)
+    record["residual"] = float(residual)
+    if x.is_complex():
+        return root_sum_of_squares(x[0]), record
+    if x.shape[1] > 1:
+        raise UsageError(f"{type(operator).__name__} gives {x.shape[1]} channels; an image file holds one")
+    return x[0, 0], record
+
+
+def _finished(plane: Tensor, scan: Scan, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if not bool(torch.isfinite(plane).all()):
+        raise NumericalError(f"{scan.source.name}: the reconstruction of slice {index} holds NaN or Inf")
+    array = plane.float().cpu().numpy()
+    matrix = scan.acquisition.matrix if isinstance(scan.acquisition, CartesianAcquisition) else None
+    return centre_crop(array, *matrix) if matrix else array
+
+
+def _summary(records: list[dict[str, Any]]) -> dict[str, float]:
+    values = [record["residual"] for record in records]
+    return {"mean": float(np.mean(values)), "max": float(np.max(values))}
+
+
+def slices_geometry(geometry: Geometry, slices: range) -> Geometry:
+    """Geometry of some slices of a stack: the first one's position, the distance times the step."""
+    start = geometry.shifted(slices=slices.start)
+    affine = start.affine.copy()
+    affine[:, 2] *= slices.step
+    return Geometry(affine, geometry.oriented)
