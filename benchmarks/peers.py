@@ -22,7 +22,7 @@ class _Stub(types.ModuleType):
 
 
 class _StubFinder:
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
         if name.split(".")[0] == "torchvision":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None

@@ -1,4 +1,4 @@
-"""``medrecon evaluate``: how good is a reconstruction?"""
+"""``medrecon evaluate``: how good a reconstruction is."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

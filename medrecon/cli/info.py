@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.cli.console import print_json, print_table
-from medrecon.cli.options import Axes, Calibration, Json, Key, Mask, MaxBytes, Repetitions
+from medrecon.cli.options import Axes, Calibration, HalfFovShift, Json, Key, Mask, MaxBytes, Repetitions
 
 if TYPE_CHECKING:
     from medrecon.io.scan import Scan
@@ -19,6 +19,7 @@ def info(
     mask: Mask = None,
     calibration: Calibration = None,
     repetitions: Repetitions = "average",
+    half_fov_shift: HalfFovShift = False,
     max_bytes: MaxBytes = None,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +33,13 @@ def info(
     from medrecon.io import ReadOptions, read_scan
 
     options = ReadOptions(
-        key=key, axes=axes, mask=mask, calibration=calibration, repetitions=repetitions, max_bytes=max_bytes
+        key=key,
+        axes=axes,
+        mask=mask,
+        calibration=calibration,
+        repetitions=repetitions,
+        half_fov_shift=half_fov_shift,
+        max_bytes=max_bytes,
     )
     scan = read_scan(file, options)
     found = describe(scan)

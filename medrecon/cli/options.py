@@ -26,6 +26,7 @@ Repetitions = Annotated[
 Nonfinite = Annotated[
     Literal["error", "zero"], Parameter(help="Stop at NaN or Inf in the data, or take them as 0.", group=_INPUT)
 ]
+HalfFovShift = Annotated[bool, Parameter(negative="", help="Move the image by half the field of view.", group=_INPUT)]
 MaxBytes = Annotated[
     int | None, Parameter(help="Refuse inputs that declare more; default half of the free memory.", group=_INPUT)
 ]

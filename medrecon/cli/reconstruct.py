@@ -12,6 +12,7 @@ from medrecon.cli.options import (
     Axes,
     Calibration,
     Device,
+    HalfFovShift,
     Json,
     Key,
     Mask,
@@ -87,6 +88,7 @@ def reconstruct(
     calibration: Calibration = None,
     repetitions: Repetitions = "average",
     nonfinite: Nonfinite = "error",
+    half_fov_shift: HalfFovShift = False,
     max_bytes: MaxBytes = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -117,6 +119,7 @@ def reconstruct(
         calibration=calibration,
         repetitions=repetitions,
         nonfinite=nonfinite,
+        half_fov_shift=half_fov_shift,
         max_bytes=max_bytes,
     )
     parameters = {"regularization": regularization, "max_iter": iterations}

@@ -20,6 +20,11 @@ from numpy.typing import NDArray
 
 from medrecon.errors import InputError
 
+# The isolated interpreter must find numpy and h5py before the worker is read, wherever ours found them.
+_START = (
+    "import json, runpy, sys; sys.argv.pop(0); sys.path.extend(json.loads(sys.argv.pop())); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 _WORKER = Path(__file__).with_name("_hdf5_worker.py")
 _HEADER_BYTES = 64 << 20
 _PIPE = 1 << 20
@@ -112,7 +117,16 @@ class Hdf5Process:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HDF5_"))}
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
         child = subprocess.Popen(  # noqa: S603 -- this very interpreter and a file of this package
-            [sys.executable, "-I", str(_WORKER), str(self._path), json.dumps(limits), json.dumps(_library_folders())],
+            [
+                sys.executable,
+                "-I",
+                "-c",
+                _START,
+                _WORKER,
+                self._path,
+                json.dumps(limits),
+                json.dumps(_library_folders()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The child process that alone touches an untrusted HDF5 file.
 
-Started as ``python -I _hdf5_worker.py FILE LIMITS SEARCH`` by :mod:`medrecon.io._hdf5_process`; imports
+Started as ``_hdf5_worker.py FILE LIMITS`` in an isolated interpreter by :mod:`medrecon.io._hdf5_process`; imports
 nothing of medrecon, so that it starts quickly and holds nothing worth corrupting. A corrupt file can
 make the HDF5 library crash or loop for ever (not even a signal handler runs then), hence a process that
 the parent may kill.
@@ -444,7 +444,6 @@ def main() -> None:
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not reach the protocol
     limits = json.loads(sys.argv[2])
-    sys.path.extend(place for place in json.loads(sys.argv[3]) if place not in sys.path)
     restrict(limits["memory"])
     try:
         import h5py  # noqa: F401 -- a missing library is reported before anything else

@@ -16,7 +16,10 @@ _ORIENTED = "oriented"
 
 
 def write_affine(file: "h5py.File", geometry: Geometry) -> None:
-    """Store a geometry: dataset ``affine`` (4, 4), voxel (column, row, slice) to mm in RAS+, and attribute ``oriented``."""
+    """Store a geometry.
+
+    Dataset ``affine`` (4, 4), voxel (column, row, slice) to mm in RAS+, and attribute ``oriented``.
+    """
     file[_AFFINE] = geometry.affine
     file.attrs[_ORIENTED] = np.uint8(geometry.oriented)
 

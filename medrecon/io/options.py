@@ -27,6 +27,8 @@ class ReadOptions:
         What to do with repeated lines or volumes: average them or keep the first.
     nonfinite
         ``error`` stops at the first NaN or Inf; ``zero`` replaces such samples and says so.
+    half_fov_shift
+        Move the image by half the field of view (``--half-fov-shift``).
     max_bytes
         Largest declared size in bytes that may be read; None takes half of the free memory.
     """
@@ -38,4 +40,5 @@ class ReadOptions:
     calibration: Path | None = None
     repetitions: Literal["average", "first"] = "average"
     nonfinite: Literal["error", "zero"] = "error"
+    half_fov_shift: bool = False
     max_bytes: int | None = None

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from medrecon.errors import InputError
 from medrecon.io.checks import with_checks
+from medrecon.io.fov import with_half_fov_shift, with_shift_hint
 from medrecon.io.hdf5 import Hdf5File, shown
 from medrecon.io.options import ReadOptions
 from medrecon.io.overrides import refuse_overrides, with_overrides
@@ -92,7 +93,12 @@ def read_scan(path: Path, options: ReadOptions = _DEFAULTS) -> Scan:
         entry, reader = _choose(source, options)
         scan = reader.read(source, options)
         refuse_overrides(scan, options)
-        return with_checks(scan if entry.places else with_overrides(scan, options), options.nonfinite)
+        scan = scan if entry.places else with_overrides(scan, options)
+        if options.half_fov_shift:
+            scan = with_half_fov_shift(scan)
+        elif entry.places:
+            scan = with_shift_hint(scan, options.nonfinite)
+        return with_checks(scan, options.nonfinite)
     except BaseException:
         source.close()
         raise

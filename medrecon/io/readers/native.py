@@ -11,9 +11,7 @@ attributes of the root ``medrecon_version``; ``modality`` ("MR", "CT", "OT"); ``
 """
 
 import json
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
