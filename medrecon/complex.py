@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def to_channels(x: Tensor) -> Tensor:
-    """Split a complex tensor (B, C, ...) into real channels (B, 2C, ...): re_1, im_1, re_2, im_2, …
+    """Split a complex tensor (B, C, ...) into real channels (B, 2C, ...): re_1, im_1, re_2, im_2 and so on.
 
     Real tensors pass unchanged, so a network's border need not ask which it has.
     """

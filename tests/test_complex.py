@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from medrecon.complex import from_channels, to_channels
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from medrecon.operators import Inpainting
 from medrecon.testing import assert_linear_operator
 

@@ -28,7 +28,7 @@ from medrecon.reconstructors.mri import (
 from medrecon.reconstructors.registry import make_method
 
 RSS = "rss"
-DEFAULT_METHOD = "l1-wavelet"
+DEFAULT_METHOD = "tv"
 
 _logger = logging.getLogger("medrecon")
 

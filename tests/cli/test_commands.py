@@ -13,7 +13,7 @@ from medrecon.cli import main
 def test_info(medrecon, scan_file):
     code, out, _ = medrecon("info", scan_file)
     assert code == 0
-    for text in ("fastmri", "coils", "8", "128 x 160", "l1-wavelet", "undersampled"):
+    for text in ("fastmri", "coils", "8", "128 x 160", "tv", "undersampled"):
         assert text in out
 
 
@@ -29,7 +29,7 @@ def test_info_json(medrecon_json, scan_file):
 def test_reconstruct_and_evaluate(medrecon_json, scan_file, tmp_path, method):
     result = medrecon_json("reconstruct", scan_file, "-m", method, "-o", tmp_path / "x.nii.gz", "-q")
     scores = medrecon_json("evaluate", tmp_path / "x.nii.gz", "--reference", scan_file)
-    assert result["method"] == ("l1-wavelet" if method == "auto" else method)
+    assert result["method"] == ("tv" if method == "auto" else method)
     assert scores.keys() >= {"nmse", "psnr", "ssim"}
     floor = {"rss": 15, "adjoint": 15, "cg-sense": 24}.get(method, 28)
     assert scores["psnr"] > floor
@@ -76,7 +76,7 @@ def test_submission_layout(medrecon, scan_file, tmp_path):
 
 def test_dry_run_writes_nothing(medrecon_json, scan_file, tmp_path):
     plan = medrecon_json("reconstruct", scan_file, "-o", tmp_path / "x.nii", "--dry-run")
-    assert plan["method"]["name"] == "l1-wavelet"
+    assert plan["method"]["name"] == "tv"
     assert not list(tmp_path.iterdir())
 
 
