@@ -36,11 +36,12 @@ def main(folder: Path) -> None:
         if suffix == ".dcm":
             continue
         scores = json.loads(run("evaluate", target, "--reference", scan, "--json"))
-        rows.append((record["method"], scores["psnr"], scores["ssim"], record["residual"]["mean"]))
+        residual = f"{record['residual']['mean']:.4f}" if record["residual"] else "none (not linear)"
+        rows.append((record["method"], scores["psnr"], scores["ssim"], residual))
     picture(folder)
     print("\nmethod        PSNR (dB)   SSIM    residual ‖Ax−y‖/‖y‖")
     for name, psnr, ssim, residual in rows:
-        print(f"{name:12}  {psnr:8.2f}  {ssim:6.3f}    {residual:.4f}")
+        print(f"{name:12}  {psnr:8.2f}  {ssim:6.3f}    {residual}")
     print(f"\nwritten to {folder}/: reconstruction.nii.gz, reconstruction.dcm, comparison.png (look at it)")
 
 

@@ -157,8 +157,8 @@ def _slice(
         if reconstructor is None:
             operator: LinearOperator = single_coil_operator(data, mask)
             coils = operator.adjoint(data[:, None])
-            # each coil image explains its samples exactly; the root sum of squares is not linear
-            return root_sum_of_squares(coils[:, 0]), {**record, "maps": "none (root sum of squares)", "residual": 0.0}
+            # each coil image explains its own samples, the combined one none: it has no residual
+            return root_sum_of_squares(coils[:, 0]), {**record, "maps": "none (root sum of squares)", "residual": None}
         built = slice_operator(data, acquisition, index, method=plan.maps)
         operator, y = built.operator, built.measurements
         record["maps"] = built.maps
@@ -184,9 +184,9 @@ def _finished(plane: Tensor, scan: Scan, index: int) -> np.ndarray[Any, np.dtype
     return centre_crop(array, *matrix) if matrix else array
 
 
-def _summary(records: list[dict[str, Any]]) -> dict[str, float]:
-    values = [record["residual"] for record in records]
-    return {"mean": float(np.mean(values)), "max": float(np.max(values))}
+def _summary(records: list[dict[str, Any]]) -> dict[str, float] | None:
+    values = [record["residual"] for record in records if record["residual"] is not None]
+    return {"mean": float(np.mean(values)), "max": float(np.max(values))} if values else None
 
 
 def slices_geometry(geometry: Geometry, slices: range) -> Geometry:

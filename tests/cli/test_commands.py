@@ -91,7 +91,7 @@ def test_parameters_reach_the_method(medrecon, scan_file, tmp_path):
 @pytest.mark.parametrize("maps", ["walsh", "low-resolution"])
 def test_cheap_maps(medrecon_json, scan_file, tmp_path, maps):
     medrecon_json("reconstruct", scan_file, "-m", "cg-sense", "--maps", maps, "-o", tmp_path / "x.nii", "-q")
-    assert medrecon_json("evaluate", tmp_path / "x.nii", "-r", scan_file)["psnr"] > 22
+    assert medrecon_json("evaluate", tmp_path / "x.nii", "-r", scan_file)["psnr"] > 20
 
 
 def test_two_folders(medrecon, medrecon_json, scan_file, tmp_path):

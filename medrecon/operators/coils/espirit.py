@@ -13,7 +13,7 @@ from medrecon.operators.coils._phase import principal_coil, reference_phase
 from medrecon.operators.coils.espirit_result import EspiritResult
 
 # "auto": two sets if the second eigenvalue passes _FOLD_VALUE on a compact part of the object of this share.
-_FOLD_VALUE = 0.9
+_FOLD_VALUE = 0.8
 _FOLD_SHARE = 0.01
 # The folded part of an object is strong; noise kept as signal raises every eigenvalue and must not look like folding.
 _FOLD_THRESHOLD = 0.05
@@ -52,7 +52,7 @@ def espirit(
         Maps are set to zero where their eigenvalue is at most ``crop``, in [0, 1).
     num_sets
         Number of map sets, or "auto": two if a compact part of at least 1 % of the object has a second eigenvalue
-        above 0.9 (at a ``threshold`` of at least 0.05), one otherwise or with fewer than three coils.
+        above 0.8 (at a ``threshold`` of at least 0.05), one otherwise or with fewer than three coils.
 
     Returns
     -------
