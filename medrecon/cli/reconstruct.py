@@ -204,7 +204,8 @@ def _one(
     )
     used, residual = image.provenance["method"], image.provenance["residual"]
     if not quiet:
-        say(f"{file.name}: {used}, {len(image.array)} slices in {seconds:.1f} s, residual {residual['mean']:.3g}")
+        evidence = "" if residual is None else f", residual {residual['mean']:.3g}"
+        say(f"{file.name}: {used}, {len(image.array)} slices in {seconds:.1f} s{evidence}")
     return {"input": file.name, "output": [str(path) for path in written], "method": used, "residual": residual}
 
 

@@ -1,7 +1,8 @@
 """Files to scans and images to files: one module per format, found by content."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.io.geometry import Geometry
@@ -41,11 +42,7 @@ __all__ = [
     "write_native",
 ]
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: torch and h5py are imported only when something is used)
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """Linear forward operators, their solvers, samplers and the registry."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.operators.base import LinearOperator
@@ -33,8 +34,4 @@ __all__ = [
     "vstack",
 ]
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: torch is imported only when something is used)
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -1,7 +1,8 @@
 """Methods of reconstruction: measurements and a forward operator in, images out."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.reconstructors.adjoint import Adjoint
@@ -38,8 +39,4 @@ __all__ = [
     "register_method",
 ]
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: torch is imported only when something is used)
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _MODULES)
