@@ -170,10 +170,10 @@ class LinearOperator(nn.Module, ABC):
     def norm_bound(self) -> Tensor:
         """Return an upper bound of ‖A‖, shape (operator batch,): what a step size needs.
 
-        Power iteration approaches the norm from below, hence the 2 %; operators with a closed-form
-        bound return that.
+        A short power iteration with 5 % on top, as it approaches the norm from below; operators with
+        a closed form return that.
         """
-        return 1.02 * self.norm()
+        return 1.05 * self.norm(max_iter=60, tol=1e-4)
 
     def normalized(self) -> "LinearOperator":
         """Return A / ‖A‖."""

@@ -1,5 +1,6 @@
 """Cartesian MRI: coil sensitivities, Fourier transform, undersampling."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -158,7 +159,7 @@ class CartesianMRI(LinearOperator):
 
     def _blocks(self, x: Tensor) -> Iterator[slice]:
         coils = self.data_shape[0]
-        samples = x.shape[0] * x[0, 0].numel()
+        samples = max(x.shape[0] * math.prod(x.shape[2:]), 1)
         size = max(1, (_CPU_BLOCK if x.device.type == "cpu" else _GPU_BLOCK) // samples)
         return (slice(start, min(start + size, coils)) for start in range(0, coils, size))
 

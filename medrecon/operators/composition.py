@@ -52,7 +52,7 @@ class _Compound(LinearOperator):
 
 def _iterative(*members: LinearOperator) -> PinvKind:
     """Kind of pseudo-inverse where no closed form is known."""
-    return "iterative" if all(member.adjoint_matched for member in members) else "approximate"
+    return "iterative" if _matched(*members) else "approximate"
 
 
 def _matched(*members: LinearOperator) -> bool:
