@@ -1,22 +1,23 @@
 """The command line: ``medrecon COMMAND``. No science in here.
 
-Every command lives in its own module and imports what it needs when it runs, so that ``--help``
-answers at once.
+Every command lives in its own module and imports what it needs when it runs, and the overview that
+``--help`` prints needs nothing at all, so both answer at once.
 """
 
 import sys
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError
+from typing import TYPE_CHECKING
 
 from medrecon import __version__
 
-HELP = """From raw measurements to images: MRI k-space, compressed sensing, any linear operator.
+if TYPE_CHECKING:
+    from cyclopts import App
+
+ABOUT = """From raw measurements to images: MRI k-space, compressed sensing, any linear operator.
 
 Results go to standard output, log and progress to standard error. Not for diagnostic use.
 Exit codes: 0 ok, 1 reconstruction failed, 2 usage, 3 unreadable input, 4 NaN or diverged,
-5 out of memory, 6 some of several inputs failed, 130 interrupted.
-"""
+5 out of memory, 6 some of several inputs failed, 130 interrupted."""
 
 COMMANDS = {
     "info": "What a raw file holds, and what would be done with it.",
@@ -29,9 +30,20 @@ COMMANDS = {
 }
 
 
-def build_app() -> App:
+def overview() -> str:
+    """Return what ``medrecon --help`` prints."""
+    commands = "\n".join(f"  {name:12} {summary}" for name, summary in COMMANDS.items())
+    return (
+        f"Usage: medrecon COMMAND\n\n{ABOUT}\n\nCommands:\n{commands}\n\n"
+        "'medrecon COMMAND --help' tells the options of one; 'medrecon --version' the version."
+    )
+
+
+def build_app() -> "App":
     """Return the command-line application; its commands are imported only when they are called."""
-    app = App(name="medrecon", help=HELP, version=__version__, help_format="plaintext")
+    from cyclopts import App
+
+    app = App(name="medrecon", help=ABOUT, version=__version__, help_format="plaintext")
     for name, summary in COMMANDS.items():
         app.command(f"medrecon.cli.{name}:{name}", name=name, help=summary)
     return app
@@ -39,9 +51,14 @@ def build_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if tokens in ([], ["--help"], ["-h"]):
+        print(overview())  # noqa: T201 (the command line's own voice)
+        return 0
+    from cyclopts import CycloptsError
+
     from medrecon.cli.runtime import exit_code_of, stop_on_terminate
 
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
     stop_on_terminate()
     try:
         result = build_app()(tokens, exit_on_error=False, result_action="return_value")
