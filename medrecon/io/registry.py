@@ -69,7 +69,7 @@ _CONTENTS = (
 )
 
 
-def read_scan(path: Path, options: ReadOptions = _DEFAULTS) -> Scan:
+def read_scan(path: Path | str, options: ReadOptions = _DEFAULTS) -> Scan:
     """Read a raw file, whatever its format.
 
     Parameters

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_image(
-    path: Path,
+    path: Path | str,
     key: str | None = None,
     *,
     max_bytes: int | None = None,

@@ -89,7 +89,7 @@ def check_writable(target: Path, *, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_path(target: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its place when the block ends well.
 
     The temporary file has the suffix of the target and exists, empty, on entry. On any exception it
@@ -102,6 +102,7 @@ def atomic_path(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     overwrite
         Replace an existing file; otherwise that is a UsageError.
     """
+    target = Path(target)
     _refuse_file(target, overwrite)
     with _folder(target.parent):
         temporary = target.parent / f".medrecon-{secrets.token_hex(8)}{_suffix(target)}"

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
 def write_native(
-    path: Path,
+    path: Path | str,
     measurements: Tensor | SliceStack,
     operator: LinearOperator,
     *,
@@ -90,7 +90,7 @@ def write_native(
 
 
 def write_fastmri(
-    path: Path,
+    path: Path | str,
     kspace: Tensor | SliceStack,
     *,
     mask: Tensor | None = None,

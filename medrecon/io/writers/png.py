@@ -50,7 +50,7 @@ def write_png(image: Image, path: Path) -> None:
 
 def contact_sheet(
     images: Mapping[str, Image],
-    path: Path,
+    path: Path | str,
     *,
     slices: Sequence[int] | None = None,
     difference: tuple[str, str] | None = None,
