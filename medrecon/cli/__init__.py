@@ -43,7 +43,13 @@ def build_app() -> "App":
     """Return the command-line application; its commands are imported only when they are called."""
     from cyclopts import App
 
-    app = App(name="medrecon", help=ABOUT, version=__version__, help_format="plaintext")
+    app = App(
+        name="medrecon",
+        help=ABOUT,
+        version=__version__,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # else cyclopts leaves without a word
+    )
     for name, summary in COMMANDS.items():
         app.command(f"medrecon.cli.{name}:{name}", name=name, help=summary)
     return app
@@ -57,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from cyclopts import CycloptsError
 
-    from medrecon.cli.runtime import exit_code_of, stop_on_terminate
+    from medrecon.cli.runtime import exit_code_of, stop_on_terminate, without_closed_streams
 
     stop_on_terminate()
+    without_closed_streams()
     try:
         result = build_app()(tokens, exit_on_error=False, result_action="return_value")
     except CycloptsError:

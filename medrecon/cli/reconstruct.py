@@ -26,7 +26,7 @@ from medrecon.cli.options import (
     Threads,
     parse_slices,
 )
-from medrecon.cli.runtime import exit_code_of, say, set_up_log, set_up_torch
+from medrecon.cli.runtime import exit_code_of, say, set_up_log, set_up_torch, spare_inputs
 from medrecon.errors import MedreconError, UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def reconstruct(
     """
     set_up_log(quiet=quiet)
     from medrecon.io import ReadOptions
-    from medrecon.reconstructors.volume import ReconstructionPlan
+    from medrecon.reconstructors.volume import ReconstructionPlan, check_method
 
     options = ReadOptions(
         key=key,
@@ -131,7 +131,12 @@ def reconstruct(
         seed=seed,
     )
     writing = _Writing(overwrite, template, template_geometry, dry_run)
-    outputs = _plan_outputs(files, output, output_format, overwrite=overwrite)
+    outputs = _plan_outputs(files, output, output_format, writing)
+    spare_inputs(
+        [path for target in outputs for path in (target.path, target.sidecar)],
+        [*files, options.mask, options.maps, options.calibration, template],
+    )
+    check_method(plan)
     results, codes = [], []
     for file, target in zip(files, outputs, strict=True):
         try:
@@ -153,9 +158,9 @@ def reconstruct(
     return 0
 
 
-def _plan_outputs(files: list[Path], output: str, kind: Any, *, overwrite: bool) -> list["OutputPlan"]:  # noqa: ANN401
+def _plan_outputs(files: list[Path], output: str, kind: Any, writing: _Writing) -> list["OutputPlan"]:  # noqa: ANN401
     """Decide and check all outputs before any work starts."""
-    from medrecon.io.writers.registry import plan_output, source_stem
+    from medrecon.io.writers.registry import plan_output, source_stem, template_for
 
     plans = [plan_output(output, source_stem(file), format=kind) for file in files]
     if len({plan.path for plan in plans}) < len(plans):
@@ -164,7 +169,8 @@ def _plan_outputs(files: list[Path], output: str, kind: Any, *, overwrite: bool)
             "different names"
         )
     for plan in plans:
-        plan.check(overwrite=overwrite)
+        plan.check(overwrite=writing.overwrite)
+    template_for(plans[0], writing.template, template_geometry=writing.template_geometry)
     return plans
 
 

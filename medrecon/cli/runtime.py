@@ -1,5 +1,6 @@
 """What all commands share at run time: exit codes, log, threads, device."""
 
+import errno
 import logging
 import math
 import os
@@ -7,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 TRACEBACK = "MEDRECON_TRACEBACK"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -37,6 +40,9 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         sys.stdout = None  # whoever read our output has gone; the interpreter must not flush into it
         return 1
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        say(f"error: {error}; free some space or choose another place")
+        return 1
     say(
         f"error: {type(error).__name__}: {error}\nThis is a fault of medrecon. Please report it with the output of "
         f"'medrecon doctor' and of this command run with {TRACEBACK}=1 in the environment"
@@ -47,6 +53,21 @@ def exit_code_of(error: BaseException) -> int:
 def say(message: str) -> None:
     """Print to standard error."""
     print(message, file=sys.stderr, flush=True)  # noqa: T201 (the command line's own voice)
+
+
+def without_closed_streams() -> None:
+    """Let output go nowhere where the caller has closed a standard stream (``>&-``): Python then has None there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # lives as long as the process
+
+
+def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Raise UsageError if an output is one of the inputs: not even --overwrite may replace measurements."""
+    sources = [path for path in inputs if path is not None and path.exists()]
+    for output in outputs:
+        if output.exists() and any(output.samefile(source) for source in sources):
+            raise UsageError(f"{output}: is one of the inputs and would be replaced; choose another name or folder")
 
 
 def stop_on_terminate() -> None:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from medrecon.cli.console import print_json, print_line
 from medrecon.cli.options import Json, Key, MaxBytes, Overwrite, Quiet, Seed, Slices, parse_slices
-from medrecon.cli.runtime import say, set_up_log
+from medrecon.cli.runtime import say, set_up_log, spare_inputs
 from medrecon.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def simulate(
     if output.suffix not in (".h5", ".hdf5"):
         raise UsageError(f"-o {output}: measurements are written as HDF5; expected a name that ends in .h5")
     check_writable(output, overwrite=overwrite)
+    spare_inputs([output], [image])
     recipe = load_recipe(operator)
     loaded = load_image(image, key, max_bytes=max_bytes)
     chosen = parse_slices(slices, len(loaded.array))
@@ -70,6 +71,10 @@ def simulate(
     is_mri = recipe.operator == "cartesian-mri"
     x = torch.from_numpy(loaded.array if is_mri else loaded.magnitude)
     truth = x.abs().float() if is_mri else x
+    if is_mri and not x.is_complex() and bool((x < 0).any()):
+        say(
+            f"warning: {image.name}: values below 0 (CT numbers?); the reference is the magnitude, where they are positive"
+        )
     if is_mri and phase and not x.is_complex():
         height, width = x.shape[-2:]
         x = torch.polar(x.float(), smooth_phase((height, width), generator).expand_as(x))
