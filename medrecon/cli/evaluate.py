@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from medrecon.cli.console import print_json, print_table
 from medrecon.cli.options import Json, Slices, parse_slices
+from medrecon.cli.runtime import say
 from medrecon.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def _pairs(image: Path, reference: Path) -> list[tuple[Path, Path]]:
         raise InputError(
             f"{image}: no reconstruction of {', '.join(missing[:5])}" if truths else f"{reference}: holds no volume"
         )
+    extra = [images[name].name for name in sorted(images.keys() - truths.keys())]
+    if extra:
+        say(f"note: {len(extra)} images have no reference in {reference} and are left out: {', '.join(extra[:5])}")
     return [(images[name], path) for name, path in truths.items()]
 
 

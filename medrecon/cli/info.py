@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.cli.console import print_json, print_table
-from medrecon.cli.options import Axes, Calibration, HalfFovShift, Json, Key, Mask, MaxBytes, Repetitions
+from medrecon.cli.options import Axes, Calibration, HalfFovShift, Json, Key, Mask, MaxBytes, Nonfinite, Repetitions
 
 if TYPE_CHECKING:
     from medrecon.io.scan import Scan
@@ -19,6 +19,7 @@ def info(
     mask: Mask = None,
     calibration: Calibration = None,
     repetitions: Repetitions = "average",
+    nonfinite: Nonfinite = "error",
     half_fov_shift: HalfFovShift = False,
     max_bytes: MaxBytes = None,
     as_json: Json = False,
@@ -38,6 +39,7 @@ def info(
         mask=mask,
         calibration=calibration,
         repetitions=repetitions,
+        nonfinite=nonfinite,
         half_fov_shift=half_fov_shift,
         max_bytes=max_bytes,
     )

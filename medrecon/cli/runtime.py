@@ -59,7 +59,8 @@ def without_closed_streams() -> None:
     """Let output go nowhere where the caller has closed a standard stream (``>&-``): Python then has None there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # lives as long as the process
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
+            setattr(sys, name, nowhere)
 
 
 def spare_inputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:

@@ -73,7 +73,8 @@ def simulate(
     truth = x.abs().float() if is_mri else x
     if is_mri and not x.is_complex() and bool((x < 0).any()):
         say(
-            f"warning: {image.name}: values below 0 (CT numbers?); the reference is the magnitude, where they are positive"
+            f"warning: {image.name}: values below 0 (CT numbers?); MRI's reference is the magnitude, in which they are "
+            "positive"
         )
     if is_mri and phase and not x.is_complex():
         height, width = x.shape[-2:]

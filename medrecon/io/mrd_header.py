@@ -128,7 +128,7 @@ def parse_mrd_header(text: str, path: Path) -> MrdHeader:
     parameters: dict[str, tuple[float, ...]] = {}
     for element, (name, factor, largest) in _PARAMETERS.items():
         values = [_float(word) * factor for word in found.get(element, [])]
-        plausible = tuple(round(value, 9) for value in values if 0 <= value <= largest)  # never true for NaN
+        plausible = tuple(round(value, 9) for value in values if 0 < value <= largest)  # 0 is "not stated"; NaN neither
         if plausible:
             parameters[name] = plausible
     if not encodings:

@@ -29,6 +29,7 @@ from medrecon.reconstructors.registry import make_method
 
 RSS = "rss"
 DEFAULT_METHOD = "tv"
+_NO_BORDER = 1.02
 
 _logger = logging.getLogger("medrecon")
 
@@ -71,11 +72,19 @@ def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
     if isinstance(acquisition, CartesianAcquisition):
         mask = sampling_mask(scan.measurements[index], acquisition, index)
         if is_fully_sampled(mask):
-            return RSS, "the k-space is fully sampled"
+            rate = acceleration(mask)
+            gaps = "fully sampled" if rate < _NO_BORDER else f"sampled without gaps, R = {rate:.2f} by an empty border"
+            return RSS, f"the k-space is {gaps}"
         return DEFAULT_METHOD, f"the k-space is undersampled, R = {acceleration(mask):.2f}"
     if acquisition.unitary:
         return "adjoint", "the operator is unitary"
     return DEFAULT_METHOD, f"the operator {type(acquisition).__name__} loses information"
+
+
+def check_method(plan: ReconstructionPlan) -> None:
+    """Raise UsageError for a method that is not there or parameters that it refuses, before any data are read."""
+    if plan.method not in ("auto", RSS):
+        make_method(plan.method, plan.parameters)
 
 
 def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable[[float], None] | None = None) -> Image:
@@ -105,7 +114,10 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
         )
     name, reason = choose_method(scan, slices[0]) if plan.method == "auto" else (plan.method, "asked for")
     if name == RSS and plan.parameters:
-        raise UsageError(f"method 'rss' takes no parameters, got {', '.join(plan.parameters)}")
+        raise UsageError(
+            f"method 'rss' ({reason}) takes no parameters, got {', '.join(plan.parameters)}; leave out --lambda and "
+            "--iterations, or name another --method"
+        )
     if name == RSS and not isinstance(scan.acquisition, CartesianAcquisition):
         raise UsageError(f"method 'rss' is for coil images, not for {type(scan.acquisition).__name__}; use 'adjoint'")
     reconstructor = None if name == RSS else make_method(name, plan.parameters).to(plan.device)

@@ -1,10 +1,14 @@
 """Bad input: the right exit code, a message that helps, no traceback, nothing half-written."""
 
+import errno
 import json
+import sys
 
 import h5py
 import numpy as np
 import pytest
+
+from medrecon.cli import main
 
 
 def fails(run, code, *words):
@@ -139,7 +143,9 @@ def test_output_below_a_file(medrecon, scan_file, tmp_path):
         (("reconstruct", "SCAN", "-o", "x.nii", "--metod", "tv"), ("--method",)),
         (("reconstruct", "SCAN", "-o", "x.xyz"), ("xyz", ".nii")),
         (("reconstruct", "SCAN", "-o", "x.nii", "-m", "tvv"), ("tv",)),
-        (("reconstruct", "SCAN", "-o", "x.nii", "-m", "rss", "--lambda", "1"), ("rss", "no parameters")),
+        (("reconstruct", "SCAN", "-o", "x.nii", "-m", "tvv", "--dry-run"), ("tvv", "'tv'")),
+        (("reconstruct", "SCAN", "-o", "x.nii", "-m", "rss", "--lambda", "1"), ("rss", "no parameters", "--lambda")),
+        (("reconstruct", "SCAN", "-o", "x.nii", "-m", "rss", "--template-geometry"), ("--template",)),
         (("reconstruct", "SCAN", "-o", "x.nii", "-m", "tv", "--lambda", "-1"), ("regularization",)),
         (("reconstruct", "SCAN", "-o", "x.nii", "--slices", "9"), ("--slices 9", "2 slices")),
         (("reconstruct", "SCAN", "-o", "x.nii", "--slices", "a:b"), ("0:10",)),
@@ -185,6 +191,25 @@ def test_evaluate_mismatch(medrecon, scan_file, tmp_path):
     assert medrecon("evaluate", tmp_path / "x.nii", "-r", scan_file, "--reference-slices", "0")[0] == 0
 
 
+def test_images_without_reference_are_named(medrecon, scan_file, tmp_path):
+    for name in ("a", "b"):
+        assert medrecon("reconstruct", scan_file, "-m", "rss", "-o", tmp_path / "images" / f"{name}.nii", "-q")[0] == 0
+    (tmp_path / "truths").mkdir()
+    (tmp_path / "truths" / "a.h5").symlink_to(scan_file)
+    code, out, err = medrecon("evaluate", tmp_path / "images", "-r", tmp_path / "truths")
+    assert code == 0
+    assert "a.nii" in out
+    assert "b.nii" in err
+
+
+def test_info_takes_what_its_message_names(medrecon, tmp_path, kspace):
+    kspace[0, 3, 4] = np.nan
+    np.save(tmp_path / "k.npy", kspace)
+    command = ("info", tmp_path / "k.npy", "--axes", "coil,y,x")
+    fails(medrecon(*command), 4, "--nonfinite zero")
+    assert medrecon(*command, "--nonfinite", "zero")[0] == 0
+
+
 def test_unexpected_error_is_owned(medrecon, scan_file, target, monkeypatch):
     def explode(*_, **__):
         raise ZeroDivisionError("oops")
@@ -199,4 +224,45 @@ def test_memory_and_interrupt(medrecon, scan_file, target, monkeypatch, error, c
         raise error
 
     monkeypatch.setattr("medrecon.reconstructors.volume.reconstruct_scan", explode)
-    fails(medrecon("reconstruct", scan_file, "-o", target), code)
+    err = fails(medrecon("reconstruct", scan_file, "-o", target), code)
+    assert "interrupted" in err or "out of memory" in err
+
+
+def test_an_input_is_never_overwritten(medrecon, scan_file, tmp_path):
+    path = tmp_path / "raw.h5"
+    path.write_bytes(scan_file.read_bytes())
+    (tmp_path / "link.h5").symlink_to(path)
+    for arguments in (
+        ("reconstruct", path, "-m", "rss", "-o", path),
+        ("reconstruct", path, "-m", "rss", "-o", f"{tmp_path}/", "--format", "hdf5"),
+        ("reconstruct", scan_file, "--mask", path, "-o", tmp_path / "link.h5"),
+        ("simulate", path, "--operator", "mri-cartesian-4x", "-o", path),
+    ):
+        fails(medrecon(*arguments, "--overwrite"), 2, "is one of the inputs")
+    assert path.read_bytes() == scan_file.read_bytes()
+
+
+def test_a_missing_template_is_noticed_before_the_work(medrecon, scan_file, target, tmp_path, monkeypatch):
+    monkeypatch.delattr("medrecon.reconstructors.volume.reconstruct_scan")
+    fails(medrecon("reconstruct", scan_file, "-o", target.with_name("x.dcm"), "--template", tmp_path / "no"), 3, "no")
+
+
+def test_closed_standard_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["methods"]) == 0
+    sys.stdout.close()  # where the output went instead
+
+
+def test_disk_full(medrecon, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("medrecon.cli.methods.print_table", full)
+    fails(medrecon("methods"), 1, "No space left", "free some space")
+
+
+def test_values_below_zero_are_mentioned(medrecon, tmp_path):
+    np.save(tmp_path / "ct.npy", np.linspace(-1000, 500, 64 * 64, dtype=np.float32).reshape(1, 64, 64))
+    code, _, err = medrecon("simulate", tmp_path / "ct.npy", "--operator", "mri-cartesian-4x", "-o", tmp_path / "x.h5")
+    assert code == 0, err
+    assert "below 0" in err

@@ -93,3 +93,14 @@ def test_nan_is_an_error(scan):
     broken = scan_of(torch.full((1, 1, 24, 20), torch.nan, dtype=torch.complex64), CartesianAcquisition())
     with pytest.raises(NumericalError):
         reconstruct_scan(broken, ReconstructionPlan("rss"))
+
+
+def test_the_reason_tells_an_empty_border_from_full_sampling():
+    kspace = torch.ones(1, 2, 24, 20, dtype=torch.complex64)
+    geometry = Geometry.from_spacing((1, 1, 1), (1, 24, 20))
+    for border, words in ((0, "fully sampled"), (5, "without gaps, R = 1.33")):
+        kspace[..., :border] = 0
+        scan = Scan(Path("x"), "test", SliceStack.from_tensor(kspace), CartesianAcquisition(), geometry)
+        name, reason = choose_method(scan)
+        assert name == "rss"
+        assert words in reason

@@ -9,7 +9,7 @@ from medrecon.errors import InputError
 from medrecon.io import budget
 from medrecon.io.mat import is_mat5
 from medrecon.io.options import ReadOptions
-from medrecon.io.readers.assembly import scan_from_array
+from medrecon.io.readers.assembly import not_complex, scan_from_array
 from medrecon.io.readers.axes import ADVICE, parse_axes
 from medrecon.io.readers.containers import NPY_MAGIC, ZIP_MAGIC, is_hdf5, load_array, npz_text, open_arrays
 from medrecon.io.scan import Scan
@@ -58,6 +58,8 @@ class ArrayReader:
             axes = parse_axes(text)
         elif array.ndim == 2:
             axes = ("y", "x")
+        elif array.dtype.kind != "c":
+            raise not_complex(array.dtype, path)
         else:
             raise InputError(f"{path}: an array of shape {array.shape} does not say what its axes are; {ADVICE}")
         return scan_from_array(array, axes, path, self.name, options)

@@ -21,6 +21,14 @@ from medrecon.io.readers.finite import require_finite
 from medrecon.io.scan import CartesianAcquisition, Scan, SliceStack
 
 
+def not_complex(dtype: np.dtype[Any], path: Path) -> InputError:
+    """Error for an array that can be no k-space."""
+    return InputError(
+        f"{path}: holds {dtype}, but k-space is complex; join real and imaginary part into one complex array."
+        " If this is an image, 'medrecon simulate' makes k-space of it"
+    )
+
+
 def scan_from_array(
     array: NDArray[Any], axes: tuple[str, ...], path: Path, name: str, options: ReadOptions, notes: tuple[str, ...] = ()
 ) -> Scan:
@@ -40,10 +48,7 @@ def scan_from_array(
         What the reader has to say already.
     """
     if array.dtype.kind != "c":
-        raise InputError(
-            f"{path}: holds {array.dtype}, but k-space is complex; join real and imaginary part into one complex array."
-            " If this is an image, 'medrecon simulate' makes k-space of it"
-        )
+        raise not_complex(array.dtype, path)
     blocks = arrange(array, axes, str(path))
     volumetric = blocks.shape[2] > 1
     if volumetric and (options.calibration is not None or options.mask is not None):

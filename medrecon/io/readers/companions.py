@@ -15,6 +15,9 @@ from medrecon.io.readers.axes import ADVICE, arrange, join_repeats, parse_axes
 from medrecon.io.readers.cfl import bart_axes, is_cfl
 from medrecon.io.readers.containers import load_array, open_arrays
 
+# The echo may peak a few samples off N//2 (gradient delays); farther off, the middle is not where it seems.
+_ECHO_SHIFT = 4
+
 
 @dataclass(frozen=True)
 class FittedMask:
@@ -116,6 +119,9 @@ def companion(path: Path, what: str, options: ReadOptions, *, set_axis: bool = F
 def read_calibration(options: ReadOptions, coils: int, slices: int) -> Tensor | None:
     """Read ``options.calibration`` as (slices, coils, h, w), without its empty outer lines.
 
+    The zero frequency then lies at the middle of what is left. Where the samples contradict that
+    (partial Fourier: one side is missing), the empty lines of this axis stay.
+
     Its axes are those of ``options.axes``; without (or with another number of axes) ``coil,y,x`` or
     ``slice,coil,y,x``.
     """
@@ -135,9 +141,21 @@ def read_calibration(options: ReadOptions, coils: int, slices: int) -> Tensor | 
     measured = (kspace != 0).any(axis=(0, 1))
     if not measured.any():
         raise InputError(f"{path}: calibration k-space is 0 everywhere")
-    rows, columns = np.flatnonzero(measured.any(axis=1)), np.flatnonzero(measured.any(axis=0))
-    kspace = kspace[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    peak = np.unravel_index(np.square(np.abs(kspace), dtype=np.float64).sum(axis=(0, 1)).argmax(), measured.shape)
+    rows = _without_empty_ends(measured.any(axis=1), int(peak[0]))
+    columns = _without_empty_ends(measured.any(axis=0), int(peak[1]))
+    kspace = kspace[..., rows, columns]
     return torch.from_numpy(np.ascontiguousarray(kspace)).expand(slices, -1, -1, -1)
+
+
+def _without_empty_ends(measured: NDArray[np.bool_], peak: int) -> slice:
+    """Lines from the first to the last that was measured, or all if the strongest sample speaks for their middle."""
+    lines = np.flatnonzero(measured)
+    first, end = int(lines[0]), int(lines[-1]) + 1
+    off_centre = abs(peak - first - (end - first) // 2)
+    if off_centre > _ECHO_SHIFT and off_centre > abs(peak - measured.size // 2):
+        return slice(0, measured.size)
+    return slice(first, end)
 
 
 def read_maps(options: ReadOptions, shape: tuple[int, ...], slices: int) -> Tensor | None:

@@ -54,11 +54,12 @@ class FastMRIReader:
         encoding = header.encodings[0] if header is not None else None
         reference = _reference(file, notes)
         matrix = _matrix(file, encoding, reference, notes)
+        mask = _mask(file, encoding, notes) if options.mask is None else None  # the user's takes its place
         return Scan(
             source=source.path,
             format=self.name,
             measurements=SliceStack(file.slices, (file.coils, file.rows, file.columns), file.kspace),
-            acquisition=CartesianAcquisition(mask=_mask(file, encoding, notes), matrix=matrix),
+            acquisition=CartesianAcquisition(mask=mask, matrix=matrix),
             geometry=_geometry(file, encoding, matrix, notes),
             reference=reference,
             header=_parameters(file.hdf5, header),
@@ -208,7 +209,7 @@ def _parameters(hdf5: Hdf5File, header: MrdHeader | None) -> dict[str, Scalar]:
     found: dict[str, Scalar] = dict(header.header) if header is not None else {}
     attributes = hdf5.attributes.get("", {})
     acquisition = attributes.get("acquisition")
-    if isinstance(acquisition, str) and _NAME.fullmatch(acquisition):
+    if isinstance(acquisition, str) and _NAME.fullmatch(acquisition) and acquisition != "UNKNOWN":
         found["acquisition"] = acquisition
     for name in _NUMBERS:
         value = attributes.get(name)

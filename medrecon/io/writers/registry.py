@@ -157,7 +157,7 @@ def write_image(
     plan.check(overwrite=overwrite, slices=slices, sidecar=sidecar)
     image = _as_dtype(image, plan, dtype)
     _require_finite(image)
-    known = _read_template(plan, template, template_geometry)
+    known = template_for(plan, template, template_geometry=template_geometry)
     if known is not None:
         image = _place(image, known, template_geometry)
     if plan.format == "dicom":
@@ -216,7 +216,9 @@ def _require_finite(image: Image) -> None:
             )
 
 
-def _read_template(plan: OutputPlan, path: Path | None, geometry: bool) -> Template | None:
+def template_for(plan: OutputPlan, path: Path | None, *, template_geometry: bool = False) -> Template | None:
+    """Read the template of an output, None without one; UsageError where the options do not go together."""
+    geometry = template_geometry
     if path is None:
         if geometry:
             raise UsageError("--template-geometry takes over the position of a template: name it with --template")

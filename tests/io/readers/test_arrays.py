@@ -225,6 +225,20 @@ def test_calibration_shares_the_axes_and_loses_empty_lines(saved):
         read(saved(kspace), axes="coil,y,x", calibration=path)
 
 
+def test_partial_fourier_calibration_keeps_its_centre(saved):
+    kspace = kspace_of(3, 8, 48) / 10
+    kspace[:, 4, 24] = 50  # the zero frequency
+    calibration = kspace.copy()
+    calibration[..., :20] = 0
+    scan = read(saved(kspace), axes="coil,y,x", calibration=saved(calibration, "calibration.npy"))
+    assert np.array_equal(scan.acquisition.calibration[0].numpy(), calibration)
+
+
+def test_a_real_volume_is_no_kspace(saved):
+    with pytest.raises(InputError, match=r"k-space is complex.*medrecon simulate"):
+        read(saved(np.ones((3, 8, 12))))
+
+
 @pytest.mark.parametrize(("value", "says"), [(0, "0 everywhere"), (np.nan, "NaN")])
 def test_useless_calibration(saved, value, says):
     path = saved(np.full((3, 4, 4), value, np.complex64), "calibration.npy")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medrecon.errors import InputError, NumericalError
+from medrecon.io import read_scan
 from medrecon.io.checks import with_checks
 from medrecon.io.hdf5 import Limits
 from medrecon.io.options import ReadOptions
@@ -74,6 +75,23 @@ def test_training_files_without_padding_have_no_mask(fastmri_file):
     scan = read(fastmri_file("multi"))
     assert scan.acquisition.mask is None
     assert any("exactly zero count as not acquired" in note for note in scan.notes)
+
+
+def test_the_users_mask_takes_the_place_of_the_zeros(fastmri_file, tmp_path):
+    path = fastmri_file("multi")
+    width = read(path).measurements.shape[-1]
+    np.save(tmp_path / "mask.npy", np.arange(width) % 2 == 0)
+    scan = read_scan(path, ReadOptions(mask=tmp_path / "mask.npy"))
+    assert scan.acquisition.mask[0, 0].tolist() == [column % 2 == 0 for column in range(width)]
+    assert not any("no sampling mask" in note for note in scan.notes)
+
+
+def test_zero_and_unknown_say_nothing(fastmri_file):
+    path = fastmri_file("multi")
+    header_with(path, "123204951", "0")
+    with h5py.File(path, "a") as file:
+        file.attrs["acquisition"] = "UNKNOWN"
+    assert not {"imaging_frequency", "acquisition"} & read(path).header.keys()
 
 
 def test_padding_of_brain_files_is_not_acquired(fastmri_file):
