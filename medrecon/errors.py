@@ -30,6 +30,10 @@ class NumericalError(MedreconError, ArithmeticError):
     exit_code: ClassVar[int] = 4
 
 
+class EmptyDataError(NumericalError):
+    """Measurements that are zero everywhere: there is nothing to reconstruct (exit code 4)."""
+
+
 class OutOfMemoryError(MedreconError, MemoryError):
     """The work does not fit into the memory of the device (exit code 5)."""
 

@@ -52,12 +52,13 @@ def info(
     print_table("", ("", ""), rows)
 
 
-def describe(scan: "Scan") -> dict[str, Any]:
-    """Return what there is to say about a scan, ready for JSON."""
+def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
+    """Return what there is to say about a scan (the first of its ``slices`` with data), ready for JSON."""
     from medrecon.io.scan import CartesianAcquisition
-    from medrecon.reconstructors.volume import choose_method
+    from medrecon.reconstructors.volume import choose_method, first_slice
 
-    method, reason = choose_method(scan)
+    first = first_slice(scan, slices)
+    method, reason = choose_method(scan, first)
     acquisition = scan.acquisition
     found: dict[str, Any] = {"file": scan.source.name, "format": scan.format, "modality": scan.modality}
     found["slices"] = len(scan.measurements)
@@ -68,7 +69,7 @@ def describe(scan: "Scan") -> dict[str, Any]:
             "k_space": [height, width],
             "reconstruction": list(acquisition.matrix or (height, width)),
         }
-        found |= _sampling(scan, acquisition)
+        found |= _sampling(scan, acquisition, first)
     else:
         found["operator"] = acquisition.extra_repr()
     x, y, z = scan.geometry.spacing
@@ -81,13 +82,13 @@ def describe(scan: "Scan") -> dict[str, Any]:
     return found
 
 
-def _sampling(scan: "Scan", acquisition: Any) -> dict[str, Any]:  # noqa: ANN401 (a CartesianAcquisition; imported late)
+def _sampling(scan: "Scan", acquisition: Any, index: int) -> dict[str, Any]:  # noqa: ANN401 (a CartesianAcquisition; imported late)
     from medrecon.errors import InputError
     from medrecon.operators.coils import find_calibration_region
     from medrecon.reconstructors.mri import acceleration, sampling_mask
 
-    kspace = scan.measurements[0]
-    mask = sampling_mask(kspace, acquisition, 0)
+    kspace = scan.measurements[index]
+    mask = sampling_mask(kspace, acquisition, index)
     try:
         region = find_calibration_region(kspace, mask, max_size=max(kspace.shape[-2:]))
         calibration: Any = list(region.shape)

@@ -218,7 +218,7 @@ def _one(
 def _dry(scan: "Scan", plan: "ReconstructionPlan", target: "OutputPlan") -> dict[str, Any]:
     from medrecon.cli.info import describe
 
-    found = describe(scan)
+    found = describe(scan, plan.slices)
     if plan.method != "auto":
         found["method"] = {"name": plan.method, "reason": "asked for"}
     say(f"dry run: {scan.source.name} ({scan.format}) by {found['method']['name']}: {found['method']['reason']}")

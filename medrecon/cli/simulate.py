@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from medrecon.cli.console import print_json, print_line
 from medrecon.cli.options import Json, Key, MaxBytes, Overwrite, Quiet, Seed, Slices, parse_slices
 from medrecon.cli.runtime import say, set_up_log, spare_inputs
-from medrecon.errors import InputError, UsageError
+from medrecon.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,12 +61,6 @@ def simulate(
 
         array = loaded.array[chosen.start : chosen.stop : chosen.step]
         loaded = replace(loaded, array=array, geometry=slices_geometry(loaded.geometry, chosen))
-    empty = [index for index, plane in enumerate(loaded.array) if not plane.any()]
-    if empty:
-        raise InputError(
-            f"{image.name}: {len(empty)} slices are zero everywhere (the first is {empty[0]}), there is nothing to "
-            "measure in them; choose others with --slices"
-        )
     generator = torch.Generator().manual_seed(seed)
     is_mri = recipe.operator == "cartesian-mri"
     x = torch.from_numpy(loaded.array if is_mri else loaded.magnitude)

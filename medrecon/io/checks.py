@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medrecon.errors import NumericalError
+from medrecon.errors import EmptyDataError, NumericalError
 from medrecon.io.scan import CartesianAcquisition, Scan, SliceStack
 
 Nonfinite = Literal["error", "zero"]
@@ -34,7 +34,7 @@ def checked(stack: SliceStack, path: Path, *, nonfinite: Nonfinite = "error", wh
 
     Notes
     -----
-    A slice without a single nonzero sample raises :class:`NumericalError` in either case.
+    A slice without a single nonzero sample raises :class:`EmptyDataError` in either case.
     """
 
     def read(index: int) -> Tensor:
@@ -58,7 +58,7 @@ def checked(stack: SliceStack, path: Path, *, nonfinite: Nonfinite = "error", wh
             )  # fmt: skip
             samples = samples.masked_fill(bad, 0)
         if not samples.any():
-            raise NumericalError(
+            raise EmptyDataError(
                 f"{path}: {what} of slice {index} is zero everywhere, so there is nothing to reconstruct; "
                 "leave the slice out with --slices"
             )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.errors import NumericalError, UsageError
+from medrecon.errors import EmptyDataError, NumericalError, UsageError
 from medrecon.io.geometry import Geometry
 from medrecon.io.image import Image
 from medrecon.io.scan import CartesianAcquisition, Scan
@@ -30,6 +30,7 @@ from medrecon.reconstructors.registry import make_method
 RSS = "rss"
 DEFAULT_METHOD = "tv"
 _NO_BORDER = 1.02
+_DOUBTFUL = 0.5
 
 _logger = logging.getLogger("medrecon")
 
@@ -81,6 +82,20 @@ def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
     return DEFAULT_METHOD, f"the operator {type(acquisition).__name__} loses information"
 
 
+def first_slice(scan: Scan, slices: range | None = None) -> int:
+    """Return the first slice that holds data; EmptyDataError where none of them does."""
+    candidates = range(len(scan.measurements)) if slices is None else slices
+    for index in candidates:
+        try:
+            scan.measurements[index]
+        except EmptyDataError:
+            if index == candidates[-1]:
+                raise
+        else:
+            return index
+    raise UsageError(f"{scan.source.name}: no slices are asked for")
+
+
 def check_method(plan: ReconstructionPlan) -> None:
     """Raise UsageError for a method that is not there or parameters that it refuses, before any data are read."""
     if plan.method not in ("auto", RSS):
@@ -112,7 +127,9 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
             f"slices {slices.start}:{slices.stop} do not lie in this scan of {len(scan.measurements)}; "
             "the first is 0 and the last is left out, e.g. --slices 0:10"
         )
-    name, reason = choose_method(scan, slices[0]) if plan.method == "auto" else (plan.method, "asked for")
+    name, reason = (
+        choose_method(scan, first_slice(scan, slices)) if plan.method == "auto" else (plan.method, "asked for")
+    )
     if name == RSS and plan.parameters:
         raise UsageError(
             f"method 'rss' ({reason}) takes no parameters, got {', '.join(plan.parameters)}; leave out --lambda and "
@@ -123,32 +140,47 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
     reconstructor = None if name == RSS else make_method(name, plan.parameters).to(plan.device)
     _logger.info("method %s: %s", name, reason)
 
-    planes, records = [], []
+    planes: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
+    records: list[dict[str, Any]] = []
     for done, index in enumerate(slices):
 
         def report(step: int, steps: int, done: int = done) -> None:
             if progress is not None:
                 progress((done + step / max(steps, 1)) / len(slices))
 
-        data = scan.measurements[index].to(plan.device)
+        try:
+            data = scan.measurements[index].to(plan.device)
+        except EmptyDataError:
+            _logger.warning("slice %d holds no data at all: its image is left black", index)
+            planes.append(None)
+            records.append({"slice": index, "empty": True, "residual": None})
+            continue
         generator = torch.Generator(plan.device).manual_seed(plan.seed + index)
         plane, record = _slice(scan, plan, reconstructor, data, index, generator, report)
         planes.append(_finished(plane, scan, index))
         records.append({"slice": index, **record})
         report(1, 1)
+    residual = _summary(records)
+    if residual is not None and residual["mean"] > _DOUBTFUL:
+        _logger.warning(
+            "residual %.2f: the images explain little of the data; are --maps, --calibration, --mask and --axes right?",
+            residual["mean"],
+        )
     provenance = {
         "method": name,
         "method_requested": plan.method,
         "method_reason": reason,
         "parameters": dict(reconstructor.config()) if reconstructor is not None else {},
         "slices": records,
-        "residual": _summary(records),
+        "residual": residual,
         "device": str(plan.device),
         "seed": plan.seed,
         "notes": list(scan.notes),
     }
     geometry = slices_geometry(scan.geometry, slices)
-    return Image(np.stack(planes), geometry, scan.modality, provenance, scan.header)
+    black = np.zeros_like(next(plane for plane in planes if plane is not None))
+    volume = np.stack([black if plane is None else plane for plane in planes])
+    return Image(volume, geometry, scan.modality, provenance, scan.header)
 
 
 def _slice(

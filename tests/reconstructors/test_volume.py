@@ -1,11 +1,14 @@
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from medrecon.errors import NumericalError, UsageError
+from medrecon.errors import EmptyDataError, NumericalError, UsageError
 from medrecon.io import Geometry, Scan, SliceStack
+from medrecon.io.checks import with_checks
 from medrecon.io.scan import CartesianAcquisition
 from medrecon.operators import Inpainting
 from medrecon.operators.fourier import centred_fft
@@ -104,3 +107,24 @@ def test_the_reason_tells_an_empty_border_from_full_sampling():
         name, reason = choose_method(scan)
         assert name == "rss"
         assert words in reason
+
+
+def test_empty_slices_stay_black(scan, image, caplog):
+    kspace = torch.stack([scan.measurements[index] for index in range(3)])
+    kspace[0] = 0
+    checked = replace(scan, measurements=SliceStack.from_tensor(kspace))
+    checked = with_checks(checked, "error")
+    result = reconstruct_scan(checked, ReconstructionPlan())
+    assert not result.array[0].any()
+    np.testing.assert_allclose(result.array[1:], image[1:], atol=1e-5)
+    assert result.provenance["slices"][0]["empty"]
+    with pytest.raises(EmptyDataError):
+        reconstruct_scan(checked, ReconstructionPlan(slices=range(1)))
+
+
+def test_image_that_explains_nothing_is_told(scan, caplog):
+    logging.getLogger("medrecon").propagate = True
+    noise = torch.randn(1, 4, 24, 20, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    maps = torch.full((1, 1, 4, 24, 20), 0.5, dtype=torch.complex64)
+    reconstruct_scan(scan_of(noise, CartesianAcquisition(maps=maps)), ReconstructionPlan("cg-sense"))
+    assert "explain little" in caplog.text
