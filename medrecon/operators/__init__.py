@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from medrecon.operators.block_cs import BlockCompressedSensing
     from medrecon.operators.cartesian_mri import CartesianMRI
     from medrecon.operators.composition import vstack
+    from medrecon.operators.ct.fan_beam import FanBeam2D
+    from medrecon.operators.ct.parallel_beam import ParallelBeam2D
     from medrecon.operators.inpainting import Inpainting
     from medrecon.operators.registry import available_operators, operator_from_config, register_operator
 
 _MODULES = {
     "BlockCompressedSensing": "block_cs",
     "CartesianMRI": "cartesian_mri",
+    "FanBeam2D": "ct.fan_beam",
     "Inpainting": "inpainting",
     "LinearOperator": "base",
+    "ParallelBeam2D": "ct.parallel_beam",
     "available_operators": "registry",
     "operator_from_config": "registry",
     "register_operator": "registry",
@@ -26,8 +30,10 @@ _MODULES = {
 __all__ = [
     "BlockCompressedSensing",
     "CartesianMRI",
+    "FanBeam2D",
     "Inpainting",
     "LinearOperator",
+    "ParallelBeam2D",
     "available_operators",
     "operator_from_config",
     "register_operator",

@@ -11,6 +11,7 @@ from medrecon.errors import InputError, UsageError
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.block_cs import BlockCompressedSensing
 from medrecon.operators.cartesian_mri import CartesianMRI
+from medrecon.operators.ct.presets import FAN, PARALLEL, check_preset, fan_preset, parallel_preset
 from medrecon.operators.inpainting import Inpainting
 from medrecon.operators.registry import available_operators, operator_from_config
 from medrecon.operators.samplers.base import MaskSampler, cpu_generator, plane
@@ -19,12 +20,21 @@ from medrecon.operators.samplers.registry import did_you_mean, make_sampler
 
 _LARGEST_CARD = 1 << 20
 _KEYS = ("name", "description", "operator", "parameters", "mask", "coils")
-_MASK = {"cartesian-mri": True, "inpainting": True, "block-compressed-sensing": False}  # needed, or not allowed
+_MASK = {  # needed, or not allowed
+    "cartesian-mri": True,
+    "inpainting": True,
+    "block-compressed-sensing": False,
+    "ct-parallel": False,
+    "ct-fan": False,
+}
 _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "cartesian-mri": {},
     "inpainting": {"channels": int, "dtype": str},
     "block-compressed-sensing": {"ratio": (int, float), "block_size": int, "seed": int, "channels": int},
+    "ct-parallel": PARALLEL,
+    "ct-fan": FAN,
 }
+_PRESETS = {"ct-parallel": parallel_preset, "ct-fan": fan_preset}
 _DTYPES = {"float32": torch.float32, "complex64": torch.complex64}
 
 
@@ -37,7 +47,8 @@ class Recipe:
     name, description
         For the user.
     operator
-        Registered name: ``cartesian-mri``, ``inpainting``, ``block-compressed-sensing`` or a plug-in's.
+        Registered name: ``cartesian-mri``, ``ct-parallel``, ``ct-fan``, ``inpainting``,
+        ``block-compressed-sensing`` or a plug-in's.
     parameters
         Of the operator. For a plug-in they are its ``config()``, less ``operator`` and ``image_shape``.
     mask
@@ -66,12 +77,16 @@ class Recipe:
             raise UsageError(f"{where}: coils belong to cartesian-mri, not to {self.operator}; remove the key coils")
         if self.operator in _PARAMETERS:
             _check_parameters(where, self.parameters, _PARAMETERS[self.operator])
+        if self.operator in _PRESETS:
+            check_preset(where, self.parameters)
 
-    def draw(self, image_shape: tuple[int, int], generator: torch.Generator) -> LinearOperator:
+    def draw(
+        self, image_shape: tuple[int, int], generator: torch.Generator, *, pixel_size: float = 1.0
+    ) -> LinearOperator:
         """Draw one operator for images of ``(H, W)``; all randomness is the (CPU) generator's.
 
         Of ``block-compressed-sensing`` the permutation is random and the matrix is that of the
-        recipe's seed, as in the paper.
+        recipe's seed, as in the paper. CT geometry is fixed; its lengths need the pixel size in mm.
         """
         shape = plane(image_shape)
         cpu_generator(generator)
@@ -83,6 +98,8 @@ class Recipe:
         if self.operator == "inpainting" and mask is not None:
             dtype = _DTYPES[self.parameters.get("dtype", "float32")]
             return Inpainting(mask.expand(1, *shape), channels=channels, dtype=dtype)
+        if self.operator in _PRESETS:
+            return _PRESETS[self.operator](self.parameters, shape, pixel_size)
         if self.operator == "block-compressed-sensing":
             return BlockCompressedSensing(
                 (channels, *shape),

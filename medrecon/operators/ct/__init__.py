@@ -1,0 +1,1 @@
+"""X-ray transforms, their filters, and what is done to measured intensities before reconstruction."""

@@ -1,0 +1,161 @@
+"""What the X-ray transforms share: the grid, units, filtered back-projection as a start, the norm."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.errors import OperatorError
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct.filters import Window
+from medrecon.operators.solvers import inner, per_sample
+
+
+class XRayTransform(LinearOperator):
+    r"""Line integrals through a slice, :math:`y_{tk} = \int x\,\mathrm{d}l` along ray k of view t.
+
+    Images are (C, H, W) on square pixels, attenuation in 1/mm; sinograms (C, views, bins) have no unit.
+    The centre of column j lies at X = (j - (W-1)/2) · pixel + cx and that of row i at
+    Y = ((H-1)/2 - i) · pixel + cy in mm, Y upwards, the rotation axis at (0, 0). Angles are radians,
+    counter-clockwise. With ``pixel_size=1`` lengths are pixels and attenuation is per pixel. A
+    volume is a stack of slices: over the batch or over the channels.
+
+    The adjoint is the exact transpose. There is no closed-form pseudo-inverse: filtered
+    back-projection (:meth:`filtered_backprojection`, which is also :meth:`initial`) is an approximation,
+    and ``pinv`` runs conjugate gradients.
+
+    Parameters
+    ----------
+    image_shape
+        (C, H, W), or (H, W) for C = 1.
+    angles
+        Radians, (views,) or, one list a sample, (B, views).
+    detector_count
+        Bins.
+    detector_pitch
+        Distance of the bins in mm, at the detector.
+    pixel_size
+        In mm.
+    detector_offset
+        In mm at the detector: the middle of the detector lies there, + along +u.
+    center_of_rotation
+        In mm at the rotation axis: where the axis is seen, relative to the central ray, + along +u.
+    image_center
+        (cx, cy) in mm.
+    """
+
+    angles: Tensor
+    pinv_kind = "approximate"
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        angles: Tensor,
+        *,
+        detector_count: int,
+        detector_pitch: float,
+        pixel_size: float,
+        detector_offset: float,
+        center_of_rotation: float,
+        image_center: tuple[float, float],
+    ) -> None:
+        name = type(self).__name__
+        channels, height, width = checked_image_shape(name, image_shape)
+        angles = _angles(name, angles)
+        if detector_count < 1:
+            raise OperatorError(f"{name}: detector_count must be at least 1, got {detector_count}")
+        lengths = {"detector_pitch": detector_pitch, "pixel_size": pixel_size}
+        for what, length in lengths.items():
+            if not (math.isfinite(length) and length > 0):
+                raise OperatorError(f"{name}: {what} must be a positive length in mm, got {length}")
+        shifts = (detector_offset, center_of_rotation, *image_center)
+        if not all(math.isfinite(shift) for shift in shifts) or len(image_center) != 2:
+            raise OperatorError(
+                f"{name}: detector_offset, center_of_rotation and image_center (x, y) must be finite, got {shifts}"
+            )
+        super().__init__((channels, height, width), (channels, angles.shape[1], detector_count))
+        self.detector_count = int(detector_count)
+        self.detector_pitch = float(detector_pitch)
+        self.pixel_size = float(pixel_size)
+        self.detector_offset = float(detector_offset)
+        self.center_of_rotation = float(center_of_rotation)
+        self.image_center = (float(image_center[0]), float(image_center[1]))
+        self.register_buffer("angles", angles)
+
+    @abstractmethod
+    def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
+        """Return the image of sinograms that were checked."""
+
+    def filtered_backprojection(self, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
+        """Return the filtered back-projection of sinograms, images (B, C, H, W) in 1/mm.
+
+        Parameters
+        ----------
+        y
+            (B, C, views, bins).
+        window
+            Apodisation of the ramp filter, see :func:`medrecon.operators.ct.filters.ramp_filter`.
+        """
+        y = self._as_data(y)
+        with torch.autocast(device_type=y.device.type, enabled=False):
+            return self._filtered_backprojection(y, window)
+
+    def initial(self, y: Tensor) -> Tensor:
+        """Return the filtered back-projection."""
+        return self.filtered_backprojection(y)
+
+    def norm(self, *, max_iter: int = 50, tol: float = 1e-6) -> Tensor:
+        """Return ‖A‖ by power iteration from a constant image, which is near the leading singular vector."""
+        x = torch.ones((self.batch_size, *self.image_shape), dtype=self.image_dtype, device=self.device)
+        value = inner(x, x) * 0
+        with torch.no_grad():
+            for _ in range(max_iter):
+                x = x / per_sample(inner(x, x).sqrt().clamp_min(1e-30), x)
+                grown = self.gram(x)
+                before, value = value, inner(x, grown).real
+                x = grown
+                if bool((value - before <= tol * value).all()):
+                    break
+        return value.clamp_min(0).sqrt().to(torch.float32)
+
+    def norm_bound(self) -> Tensor:
+        """Return ‖A‖ and 1 % on top: the iteration approaches it from below, here very fast."""
+        return 1.01 * self.norm()
+
+    def _geometry_config(self) -> dict[str, Any]:
+        """Return what both geometries have in their ``config()``; the angles are a tensor."""
+        return {
+            "image_shape": list(self.image_shape),
+            "detector_count": self.detector_count,
+            "detector_pitch": self.detector_pitch,
+            "pixel_size": self.pixel_size,
+            "detector_offset": self.detector_offset,
+            "center_of_rotation": self.center_of_rotation,
+            "image_center": list(self.image_center),
+        }
+
+
+def checked_image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return (C, H, W) of (C, H, W) or (H, W), or raise."""
+    full = (1, *shape) if len(shape) == 2 else tuple(shape)
+    if len(full) != 3 or min(full) < 1:
+        raise OperatorError(
+            f"{name}: expected an image_shape (C, H, W) or (H, W) of positive sizes, got {tuple(shape)}"
+        )
+    return full
+
+
+def _angles(name: str, angles: Tensor) -> Tensor:
+    """Return angles as float64 (1 or B, views)."""
+    angles = torch.as_tensor(angles)
+    full = angles[None] if angles.ndim == 1 else angles
+    if full.ndim != 2 or 0 in full.shape or full.is_complex():
+        raise OperatorError(
+            f"{name}: expected angles in radians of shape (views,) or (batch, views), got {tuple(angles.shape)}"
+        )
+    full = full.to(torch.float64, copy=True)
+    if not bool(torch.isfinite(full).all()):
+        raise OperatorError(f"{name}: the angles hold NaN or Inf; expected radians")
+    return full
