@@ -124,6 +124,11 @@ class XRayTransform(LinearOperator):
         """Return ‖A‖ and 1 % on top: the iteration approaches it from below, here very fast."""
         return 1.01 * self.norm()
 
+    @staticmethod
+    def _groups(x: Tensor, geometry: Tensor) -> Tensor:
+        """Return (groups, planes, rows, columns): planes with the same views, all of them or those of a sample."""
+        return (x if geometry.shape[0] > 1 else x.flatten(0, 1)[None]).contiguous()
+
     def _geometry_config(self) -> dict[str, Any]:
         """Return what both geometries have in their ``config()``; the angles are a tensor."""
         return {

@@ -12,7 +12,7 @@ Window = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 WINDOWS: tuple[str, ...] = get_args(Window)
 
 
-def ramp_filter(size: int, pitch: float, window: Window = "ram-lak") -> Tensor:
+def ramp_filter(size: int, pitch: float, window: Window = "ram-lak", *, fan_angle: float = 0.0) -> Tensor:
     r"""Return the frequency response of the windowed ramp filter, (size // 2 + 1,) float64, for ``rfft``.
 
     The filter is the Fourier transform of the band-limited kernel, h[0] = 1/(4 d²), h[odd n] = -1/(π n d)²,
@@ -28,6 +28,9 @@ def ramp_filter(size: int, pitch: float, window: Window = "ram-lak") -> Tensor:
         Distance of the bins.
     window
         ``ram-lak`` is none at all; the others are smoother, ``hann`` the smoothest.
+    fan_angle
+        Radians from bin to bin where the bins are equidistant in the fan angle γ: the kernel is then
+        multiplied by (γ / sin γ)² (Kak and Slaney, eq. 3.137).
 
     Examples
     --------
@@ -40,6 +43,9 @@ def ramp_filter(size: int, pitch: float, window: Window = "ram-lak") -> Tensor:
     n = torch.minimum(n, size - n)
     kernel = torch.where(n % 2 == 1, -1 / (math.pi * n.clamp_min(1) * pitch) ** 2, 0.0)
     kernel[0] = 1 / (4 * pitch**2)
+    if fan_angle:
+        gamma = n * fan_angle
+        kernel = torch.where((n > 0) & (gamma < math.pi / 2), kernel * (gamma / torch.sin(gamma)) ** 2, kernel)
     response = torch.fft.rfft(kernel).real * pitch
     f = torch.arange(size // 2 + 1, dtype=torch.float64) / size
     match window:
@@ -54,9 +60,9 @@ def ramp_filter(size: int, pitch: float, window: Window = "ram-lak") -> Tensor:
     return response
 
 
-def filter_sinogram(y: Tensor, pitch: float, window: Window = "ram-lak") -> Tensor:
+def filter_sinogram(y: Tensor, pitch: float, window: Window = "ram-lak", *, fan_angle: float = 0.0) -> Tensor:
     """Return sinograms (..., bins) convolved with the ramp filter along the bins, zero outside."""
     bins = y.shape[-1]
     size = max(64, 2 ** math.ceil(math.log2(2 * bins)))
-    response = ramp_filter(size, pitch, window).to(y)
+    response = ramp_filter(size, pitch, window, fan_angle=fan_angle).to(y)
     return torch.fft.irfft(torch.fft.rfft(y, size) * response, size)[..., :bins]

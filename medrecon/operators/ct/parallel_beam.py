@@ -85,19 +85,15 @@ class ParallelBeam2D(XRayTransform):
 
     def _forward(self, x: Tensor) -> Tensor:
         pitch = self.detector_pitch / self.pixel_size
-        groups = zip(self._groups(x), self.views, strict=True)
+        groups = zip(self._groups(x, self.views), self.views, strict=True)
         projected = [parallel_projection(images, views, pitch, self.detector_count) for images, views in groups]
         return torch.cat(projected).view(x.shape[0], *self.data_shape).mul_(self.pixel_size)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         pitch = self.detector_pitch / self.pixel_size
-        groups = zip(self._groups(y), self.views, strict=True)
+        groups = zip(self._groups(y, self.views), self.views, strict=True)
         images = [parallel_backprojection(group, views, pitch, *self.image_shape[1:]) for group, views in groups]
         return torch.cat(images).view(y.shape[0], *self.image_shape).mul_(self.pixel_size)
-
-    def _groups(self, x: Tensor) -> Tensor:
-        """Return (groups, planes, rows, columns): planes that share their views, which are all or those of a sample."""
-        return (x if self.views.shape[0] > 1 else x.flatten(0, 1)[None]).contiguous()
 
     def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
         """Σ over views of Δt · (filtered view at u), the sum by the adjoint, whose weights add up to pixel²/pitch."""

@@ -1,0 +1,204 @@
+"""Fan-beam X-ray transform of slices."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from medrecon.errors import OperatorError
+from medrecon.operators.autograd import apply_linear
+from medrecon.operators.ct.backends import run
+from medrecon.operators.ct.base import XRayTransform
+from medrecon.operators.ct.fan_ops import fan_backprojection, fan_projection
+from medrecon.operators.ct.fan_pixel_torch import FanGrid, equiangular_step, fan_angles, grid_of
+from medrecon.operators.ct.fan_weights import redundancy_weights
+from medrecon.operators.ct.filters import Window, filter_sinogram
+from medrecon.operators.registry import register_operator
+
+DetectorShape = Literal["flat", "arc"]
+
+
+@register_operator("ct-fan")
+class FanBeam2D(XRayTransform):
+    r"""Line integrals along the rays of a fan, :math:`y_{tk} = \int x\,\mathrm{d}l` from the source to bin k.
+
+    At the angle β the source is at SOD (sin β, -cos β), the detector opposite at the distance SDD with its
+    axis +u = (cos β, sin β). Bin k lies at u_k = (k - (bins-1)/2) · pitch + detector_offset: on the detector if
+    it is flat, at the fan angle γ = u_k / SDD if it is an arc around the source. ``center_of_rotation``
+    moves source and detector together by that much against +u. The model is Joseph's. See
+    :class:`~medrecon.operators.ct.base.XRayTransform` for grid, units and the other parameters.
+
+    Filtered back-projection takes a full turn, or a shorter scan by Parker's weights.
+
+    Parameters
+    ----------
+    image_shape
+        (C, H, W), or (H, W) for C = 1.
+    angles
+        β in radians, (views,) or, one list a sample, (B, views).
+    source_origin, source_detector
+        SOD and SDD in mm.
+    detector_count, detector_pitch
+        Bins and their distance in mm at the detector, for an arc along it.
+    detector_shape
+        ``flat`` or ``arc``.
+    pixel_size, detector_offset, center_of_rotation, image_center
+        In mm.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from medrecon.operators import FanBeam2D
+    >>> angles = torch.arange(90) * torch.pi / 45
+    >>> operator = FanBeam2D(
+    ...     (32, 32), angles, source_origin=64, source_detector=128, detector_count=60, detector_pitch=2
+    ... )
+    >>> operator(torch.ones(1, 1, 32, 32)).shape
+    torch.Size([1, 1, 90, 60])
+    """
+
+    sources: Tensor
+    directions: Tensor
+    frames: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        angles: Tensor,
+        *,
+        source_origin: float,
+        source_detector: float,
+        detector_count: int,
+        detector_pitch: float,
+        detector_shape: DetectorShape = "flat",
+        pixel_size: float = 1.0,
+        detector_offset: float = 0.0,
+        center_of_rotation: float = 0.0,
+        image_center: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        super().__init__(
+            image_shape,
+            angles,
+            detector_count=detector_count,
+            detector_pitch=detector_pitch,
+            pixel_size=pixel_size,
+            detector_offset=detector_offset,
+            center_of_rotation=center_of_rotation,
+            image_center=image_center,
+        )
+        if detector_shape not in get_args(DetectorShape):
+            raise OperatorError(f"FanBeam2D: detector_shape must be flat or arc, got {detector_shape!r}")
+        if not 0 < source_origin < source_detector < math.inf:
+            raise OperatorError(
+                "FanBeam2D: expected 0 < source_origin < source_detector in mm (source to axis, source to detector), "
+                f"got {source_origin} and {source_detector}"
+            )
+        self.source_origin = float(source_origin)
+        self.source_detector = float(source_detector)
+        self.detector_shape: DetectorShape = detector_shape
+        self._check_room()
+        sources, directions, frames = self._rays()
+        self.register_buffer("sources", sources, persistent=False)
+        self.register_buffer("directions", directions, persistent=False)
+        self.register_buffer("frames", frames, persistent=False)
+
+    def _check_room(self) -> None:
+        corner = math.hypot(*self.image_shape[1:]) / 2 * self.pixel_size + math.hypot(*self.image_center)
+        if corner >= self.source_origin:
+            raise OperatorError(
+                f"FanBeam2D: the image reaches {corner:.4g} mm from the rotation axis, but the source passes at "
+                f"{self.source_origin:.4g} mm; are pixel_size and source_origin in the same unit?"
+            )
+        widest = float(self._fan_grid_angles().abs().max())
+        if widest >= math.pi / 2:
+            raise OperatorError(
+                f"FanBeam2D: the fan would open {math.degrees(widest):.0f} degrees to one side; expected less than 90. "
+                "Is detector_pitch in mm?"
+            )
+
+    def _rays(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return sources and directions in pixels from the image, frames (source, detector axis) in mm."""
+        c, s = self.angles.cos(), self.angles.sin()
+        c, s = torch.where(c.abs() < 1e-12, 0, c), torch.where(s.abs() < 1e-12, 0, s)
+        axis, ahead = torch.stack((c, s), 2), torch.stack((-s, c), 2)
+        source = -self.source_origin * ahead - self.center_of_rotation * axis
+        gamma = self._fan_grid_angles()[:, None]
+        directions = torch.sin(gamma) * axis[:, :, None] + torch.cos(gamma) * ahead[:, :, None]
+        middle = torch.tensor(self.image_center, dtype=torch.float64)
+        return (source - middle) / self.pixel_size, directions, torch.cat((source, axis), 2)
+
+    def _grid(self) -> FanGrid:
+        return grid_of(
+            orbit=self.source_origin,
+            distance=self.source_detector,
+            pitch=self.detector_pitch,
+            bins=self.detector_count,
+            offset=self.detector_offset,
+            arc=self.detector_shape == "arc",
+            size=(self.image_shape[1], self.image_shape[2]),
+            pixel=self.pixel_size,
+            center=self.image_center,
+        )
+
+    def _fan_grid_angles(self) -> Tensor:
+        return fan_angles(self._grid(), self.detector_count)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        groups = zip(self._groups(x, self.sources), self.sources, self.directions, strict=True)
+        projected = [fan_projection(*group) for group in groups]
+        return torch.cat(projected).view(x.shape[0], *self.data_shape).mul_(self.pixel_size)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        groups = zip(self._groups(y, self.sources), self.sources, self.directions, strict=True)
+        images = [fan_backprojection(*group, *self.image_shape[1:]) for group in groups]
+        return torch.cat(images).view(y.shape[0], *self.image_shape).mul_(self.pixel_size)
+
+    def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
+        """Kak and Slaney's equations 3.101-3.103 (flat) and 3.135-3.138 (arc), with redundancy weights for 1/2."""
+        grid = self._grid()
+        gamma = fan_angles(grid, self.detector_count).to(self.device)
+        weights = (redundancy_weights(self.angles, gamma) * torch.cos(gamma)).to(y)[:, None]
+        pitch = self.detector_pitch * self.source_origin / self.source_detector
+        filtered = filter_sinogram(y * weights, pitch, window, fan_angle=equiangular_step(grid))
+        return apply_linear(filtered, self._pixel_backproject, self._pixel_project)
+
+    def _pixel_backproject(self, y: Tensor) -> Tensor:
+        groups = zip(self._groups(y, self.frames), self.frames, strict=True)
+        size = self.image_shape[1:]
+        images = [run("fan_pixel", "backproject", group, frames, self._grid(), *size) for group, frames in groups]
+        return torch.cat(images).view(y.shape[0], *self.image_shape)
+
+    def _pixel_project(self, x: Tensor) -> Tensor:
+        groups = zip(self._groups(x, self.frames), self.frames, strict=True)
+        bins = self.detector_count
+        parts = [run("fan_pixel", "project", group, frames, self._grid(), bins) for group, frames in groups]
+        return torch.cat(parts).view(x.shape[0], *self.data_shape)
+
+    def config(self) -> dict[str, Any]:
+        """Return the geometry; with the tensor of angles the operator is rebuilt from it."""
+        return {
+            "operator": "ct-fan",
+            **self._geometry_config(),
+            "source_origin": self.source_origin,
+            "source_detector": self.source_detector,
+            "detector_shape": self.detector_shape,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Rebuild the operator."""
+        return cls(
+            tuple(config["image_shape"]),
+            tensors["angles"],
+            source_origin=config["source_origin"],
+            source_detector=config["source_detector"],
+            detector_count=config["detector_count"],
+            detector_pitch=config["detector_pitch"],
+            detector_shape=config["detector_shape"],
+            pixel_size=config["pixel_size"],
+            detector_offset=config["detector_offset"],
+            center_of_rotation=config["center_of_rotation"],
+            image_center=tuple(config["image_center"]),
+        )
