@@ -27,6 +27,21 @@ Nonfinite = Annotated[
     Literal["error", "zero"], Parameter(help="Stop at NaN or Inf in the data, or take them as 0.", group=_INPUT)
 ]
 HalfFovShift = Annotated[bool, Parameter(negative="", help="Move the image by half the field of view.", group=_INPUT)]
+_CT = Group("CT")
+Center = Annotated[
+    str | None,
+    Parameter(help="Detector column of the rotation axis, from 0, or auto to estimate it.", group=_CT),
+]
+SuppressRings = Annotated[
+    bool, Parameter(negative="", help="Remove the stripes of uneven detector bins (ring artefacts).", group=_CT)
+]
+PixelSize = Annotated[
+    float | None, Parameter(help="Pitch of the detector at the axis in mm, where the file does not say.", group=_CT)
+]
+ImageSize = Annotated[int | None, Parameter(help="Rows and columns of the image, over the same extent.", group=_CT)]
+MuWater = Annotated[
+    float | None, Parameter(help="Attenuation of water in 1/mm: write Hounsfield units (0.02 is usual).", group=_CT)
+]
 MaxBytes = Annotated[
     int | None, Parameter(help="Refuse inputs that declare more; default half of the free memory.", group=_INPUT)
 ]
@@ -62,3 +77,13 @@ def parse_slices(text: str | None, count: int) -> range | None:
     if not chosen or min(chosen) < 0 or max(chosen) >= count or chosen.step < 1:
         raise UsageError(f"--slices {text}: there are {count} slices, 0 to {count - 1}; the end of a range is left out")
     return chosen
+
+
+def parse_center(text: str | None) -> float | Literal["auto"] | None:
+    """Return the column, "auto" or None for --center."""
+    if text is None or text == "auto":
+        return None if text is None else "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--center {text}: expected a detector column such as 295.5, or auto") from None

@@ -11,19 +11,25 @@ from medrecon.cli.console import print_json, print_line, progress_bar
 from medrecon.cli.options import (
     Axes,
     Calibration,
+    Center,
     Device,
     HalfFovShift,
+    ImageSize,
     Json,
     Key,
     Mask,
     MaxBytes,
+    MuWater,
     Nonfinite,
     Overwrite,
+    PixelSize,
     Quiet,
     Repetitions,
     Seed,
     Slices,
+    SuppressRings,
     Threads,
+    parse_center,
     parse_slices,
 )
 from medrecon.cli.runtime import exit_code_of, say, set_up_log, set_up_torch, spare_inputs
@@ -81,6 +87,13 @@ def reconstruct(
         str,
         Parameter(help="Coil sensitivities: espirit, walsh, low-resolution, or a file that holds them.", group=_METHOD),
     ] = "espirit",
+    filter_name: Annotated[
+        Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"] | None,
+        Parameter(name="--filter", help="Window of filtered back-projection (fbp); hann is smoothest.", group=_METHOD),
+    ] = None,
+    nonnegative: Annotated[
+        bool | None, Parameter(help="Keep real images at or above 0 (fbp, sirt, tv).", group=_METHOD)
+    ] = None,
     slices: Slices = None,
     key: Key = None,
     axes: Axes = None,
@@ -89,6 +102,11 @@ def reconstruct(
     repetitions: Repetitions = "average",
     nonfinite: Nonfinite = "error",
     half_fov_shift: HalfFovShift = False,
+    center: Center = None,
+    suppress_rings: SuppressRings = False,
+    pixel_size: PixelSize = None,
+    image_size: ImageSize = None,
+    mu_water: MuWater = None,
     max_bytes: MaxBytes = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -100,12 +118,14 @@ def reconstruct(
 ) -> int:
     """Reconstruct raw data to an image with its geometry, and a JSON sidecar that tells how.
 
-    Without --method, fully sampled MRI gets the root sum of squares and everything else the default
-    of 'medrecon methods'. The sampling mask comes from the file, from --mask, or is read off the exact
-    zeros; coil sensitivities come from the calibration lines. Not for diagnostic use.
+    Without --method, fully sampled MRI gets the root sum of squares, CT with at least as many views as
+    bins filtered back-projection, and everything else the default of 'medrecon methods'. In MRI the
+    sampling mask comes from the file, from --mask, or is read off the exact zeros, and coil
+    sensitivities come from the calibration lines. Not for diagnostic use.
 
     Examples: medrecon reconstruct scan.h5 -o out/;
-    medrecon reconstruct kspace.npy --axes coil,y,x -o brain.dcm --method tv --lambda 0.003
+    medrecon reconstruct kspace.npy --axes coil,y,x -o brain.dcm --method tv --lambda 0.003;
+    medrecon reconstruct tooth.h5 -o tooth.nii.gz --center auto --pixel-size 0.0013
     """
     set_up_log(quiet=quiet)
     from medrecon.io import ReadOptions
@@ -121,8 +141,18 @@ def reconstruct(
         nonfinite=nonfinite,
         half_fov_shift=half_fov_shift,
         max_bytes=max_bytes,
+        center=parse_center(center),
+        suppress_rings=suppress_rings,
+        pixel_size=pixel_size,
+        image_size=image_size,
+        mu_water=mu_water,
     )
-    parameters = {"regularization": regularization, "max_iter": iterations}
+    parameters = {
+        "regularization": regularization,
+        "max_iter": iterations,
+        "filter": filter_name,
+        "nonnegative": nonnegative,
+    }
     plan = ReconstructionPlan(
         method=method,
         parameters={name: value for name, value in parameters.items() if value is not None},

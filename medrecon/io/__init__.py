@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medrecon.io.scan import CartesianAcquisition, Scan, SliceStack
     from medrecon.io.writers.measurements import write_fastmri, write_native
     from medrecon.io.writers.registry import write_image
+    from medrecon.io.writers.sinogram import write_sinogram
 
 _MODULES = {
     "CartesianAcquisition": "scan",
@@ -26,6 +27,7 @@ _MODULES = {
     "write_fastmri": "writers.measurements",
     "write_image": "writers.registry",
     "write_native": "writers.measurements",
+    "write_sinogram": "writers.sinogram",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "write_fastmri",
     "write_image",
     "write_native",
+    "write_sinogram",
 ]
 
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -29,6 +29,18 @@ class ReadOptions:
         ``error`` stops at the first NaN or Inf; ``zero`` replaces such samples and says so.
     half_fov_shift
         Move the image by half the field of view (``--half-fov-shift``).
+    center
+        CT: detector column of the rotation axis, counted from 0; "auto" estimates it, None takes what the
+        file says and estimates where it says nothing (``--center``).
+    suppress_rings
+        CT: remove stripes of single detector bins (``--suppress-rings``).
+    pixel_size
+        CT: detector pitch at the rotation axis, and pixel of the image, in mm where the file does not say
+        (``--pixel-size``).
+    image_size
+        CT: rows and columns of the image, over the same extent (``--image-size``).
+    mu_water
+        CT: attenuation of water in 1/mm; images become Hounsfield units (``--mu-water``).
     max_bytes
         Largest declared size in bytes that may be read; None takes half of the free memory.
     """
@@ -41,4 +53,9 @@ class ReadOptions:
     repetitions: Literal["average", "first"] = "average"
     nonfinite: Literal["error", "zero"] = "error"
     half_fov_shift: bool = False
+    center: float | Literal["auto"] | None = None
+    suppress_rings: bool = False
+    pixel_size: float | None = None
+    image_size: int | None = None
+    mu_water: float | None = None
     max_bytes: int | None = None

@@ -54,6 +54,10 @@ _READERS = (
     _Entry(f"{_PACKAGE}.native", "NativeReader", ("measurements",)),
     _Entry(f"{_PACKAGE}.fastmri", "FastMRIReader", ("kspace",)),
     _Entry(f"{_PACKAGE}.ismrmrd", "IsmrmrdReader", ("dataset", "dataset/data", "data")),
+    _Entry(f"{_PACKAGE}.sinogram", "SinogramReader", ("sinogram",), places=True),
+    _Entry(f"{_PACKAGE}.data_exchange", "DataExchangeReader", ("exchange/data",), places=True),
+    _Entry(f"{_PACKAGE}.lodopab", "LoDoPaBReader", ("data",), places=True),
+    _Entry(f"{_PACKAGE}.htc2022", "Htc2022Reader", places=True),
     _Entry(f"{_PACKAGE}.cfl", "CflReader", places=True),
     _Entry(f"{_PACKAGE}.arrays", "ArrayReader", general=True, places=True),
 )

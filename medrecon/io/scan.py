@@ -84,6 +84,9 @@ class Scan:
         Ground-truth images (rows, columns) float32, one a slice, where the file holds them.
     header
         Allow-listed acquisition parameters. No names, no identifiers.
+    mu_water
+        CT: attenuation of water in 1/mm, with which images are converted to Hounsfield units; None
+        leaves them in 1/mm.
     notes
         What the user should know: what was assumed, repaired or missing. Shown, never silent.
     """
@@ -96,4 +99,5 @@ class Scan:
     modality: str = "MR"
     reference: SliceStack | None = None
     header: Mapping[str, Scalar] = field(default_factory=dict)
+    mu_water: float | None = None
     notes: tuple[str, ...] = ()

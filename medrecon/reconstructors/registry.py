@@ -14,7 +14,10 @@ GROUP = "medrecon.methods"
 _OWN = {
     "adjoint": "medrecon.reconstructors.adjoint",
     "cg-sense": "medrecon.reconstructors.tikhonov",
+    "cgls": "medrecon.reconstructors.cgls",
+    "fbp": "medrecon.reconstructors.fbp",
     "l1-wavelet": "medrecon.reconstructors.wavelet",
+    "sirt": "medrecon.reconstructors.sirt",
     "tikhonov": "medrecon.reconstructors.tikhonov",
     "tv": "medrecon.reconstructors.tv",
 }

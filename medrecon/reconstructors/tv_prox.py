@@ -20,12 +20,16 @@ class TotalVariationProx:
     ----------
     like
         Planes whose shape, dtype and device all arguments will have.
+    nonnegative
+        Add the constraint x >= 0, which enters the dual ascent as a projection of the primal point (section
+        IV-B of the paper).
     """
 
     # inner steps in outer iteration k: first + k // slower, but not more than most
     _FIRST, _SLOWER, _MOST = 2, 5, 40
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, *, nonnegative: bool = False) -> None:
+        self._nonnegative = nonnegative
         self._axes = [axis for axis in range(3, like.ndim) if like.shape[axis] > 1]
         # ‖D‖² <= 4 an axis
         self._step = 1 / (4 * max(len(self._axes), 1))
@@ -35,7 +39,7 @@ class TotalVariationProx:
     def __call__(self, v: Tensor, iteration: int, weight: float) -> Tensor:
         """Return the proximal point of v for λ = ``weight``; v is left as it is."""
         if weight == 0 or not self._axes:
-            return v
+            return v.clamp_min(0) if self._nonnegative else v
         t = 1.0
         point = torch.empty_like(v)
         self._trial.copy_(self._dual)
@@ -60,7 +64,7 @@ class TotalVariationProx:
             out.add_(dual[index])
         for index, axis in enumerate(self._axes):
             out.narrow(axis, 1, v.shape[axis] - 1).sub_(dual[index].narrow(axis, 0, v.shape[axis] - 1))
-        return out
+        return out.clamp_min_(0) if self._nonnegative else out
 
     def _project(self, dual: Tensor, weight: float) -> None:
         """Shorten the vector of every pixel to λ, in place."""

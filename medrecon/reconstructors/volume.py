@@ -15,6 +15,8 @@ from medrecon.io.image import Image
 from medrecon.io.scan import CartesianAcquisition, Scan
 from medrecon.metrics import centre_crop
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct.base import XRayTransform
+from medrecon.operators.ct.hounsfield import to_hounsfield
 from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.mri import (
     MapMethod,
@@ -29,6 +31,7 @@ from medrecon.reconstructors.registry import make_method
 
 RSS = "rss"
 DEFAULT_METHOD = "tv"
+FBP = "fbp"
 _NO_BORDER = 1.02
 _DOUBTFUL = 0.5
 
@@ -67,7 +70,8 @@ class ReconstructionPlan:
 def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
     """Return the method that suits a scan, and the reason.
 
-    Fully sampled k-space needs no more than an inverse FFT; everything else gets the default method.
+    Fully sampled k-space needs no more than an inverse FFT, a sinogram with at least as many views as
+    bins no more than filtered back-projection; everything else gets the default method.
     """
     acquisition = scan.acquisition
     if isinstance(acquisition, CartesianAcquisition):
@@ -77,6 +81,11 @@ def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
             gaps = "fully sampled" if rate < _NO_BORDER else f"sampled without gaps, R = {rate:.2f} by an empty border"
             return RSS, f"the k-space is {gaps}"
         return DEFAULT_METHOD, f"the k-space is undersampled, R = {acceleration(mask):.2f}"
+    if isinstance(acquisition, XRayTransform):
+        views, bins = acquisition.data_shape[1:]
+        if views >= bins:
+            return FBP, f"the sinogram is densely sampled, {views} views of {bins} bins"
+        return DEFAULT_METHOD, f"the sinogram is sparse, {views} views of {bins} bins"
     if acquisition.unitary:
         return "adjoint", "the operator is unitary"
     return DEFAULT_METHOD, f"the operator {type(acquisition).__name__} loses information"
@@ -105,7 +114,8 @@ def check_method(plan: ReconstructionPlan) -> None:
 def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable[[float], None] | None = None) -> Image:
     """Reconstruct the slices of a scan.
 
-    Returns the magnitude (MRI) or the real image on the reconstruction grid, float32, with
+    Returns the magnitude (MRI) or the real image (CT in Hounsfield units where the scan states the
+    attenuation of water, else in 1/mm) on the reconstruction grid, float32, with
     provenance: the method that was used, its parameters, where the maps come from and the data
     residual ‖A x - y‖ / ‖y‖ of every slice.
 
@@ -177,6 +187,8 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
         "seed": plan.seed,
         "notes": list(scan.notes),
     }
+    if isinstance(scan.acquisition, XRayTransform):
+        provenance |= _ct_record(scan, scan.acquisition)
     geometry = slices_geometry(scan.geometry, slices)
     black = np.zeros_like(next(plane for plane in planes if plane is not None))
     volume = np.stack([black if plane is None else plane for plane in planes])
@@ -223,9 +235,16 @@ def _slice(
 def _finished(plane: Tensor, scan: Scan, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     if not bool(torch.isfinite(plane).all()):
         raise NumericalError(f"{scan.source.name}: the reconstruction of slice {index} holds NaN or Inf")
+    if scan.mu_water is not None:
+        plane = to_hounsfield(plane, mu_water=scan.mu_water)
     array = plane.float().cpu().numpy()
     matrix = scan.acquisition.matrix if isinstance(scan.acquisition, CartesianAcquisition) else None
     return centre_crop(array, *matrix) if matrix else array
+
+
+def _ct_record(scan: Scan, operator: XRayTransform) -> dict[str, Any]:
+    unit = "1/mm" if scan.mu_water is None else "HU"
+    return {"unit": unit, "mu_water": scan.mu_water, "operator": operator.config()}
 
 
 def _summary(records: list[dict[str, Any]]) -> dict[str, float] | None:

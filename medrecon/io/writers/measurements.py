@@ -21,10 +21,11 @@ from medrecon.io.affine import write_affine
 from medrecon.io.geometry import Geometry
 from medrecon.io.scan import Scalar, SliceStack
 from medrecon.io.writers.atomic import atomic_path
+from medrecon.io.writers.stacks import as_stack, checked_reference, fill
 from medrecon.operators.base import LinearOperator
 
 if TYPE_CHECKING:
-    import h5py
+    pass
 
 _MODALITIES = ("MR", "CT", "OT")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,32}")
@@ -63,7 +64,7 @@ def write_native(
     """
     import h5py
 
-    stack = _stack(measurements)
+    stack = as_stack(measurements)
     if stack.shape != operator.data_shape or not len(stack):
         raise UsageError(
             f"write_native: measurements have shape {(len(stack), *stack.shape)}, "
@@ -75,16 +76,16 @@ def write_native(
         )
     if modality not in _MODALITIES:
         raise UsageError(f"write_native: modality {modality!r}, expected one of {', '.join(_MODALITIES)}")
-    images = _checked_reference(reference, len(stack), "write_native")
+    images = checked_reference(reference, len(stack), "write_native")
     with atomic_path(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["medrecon_version"] = np.bytes_(__version__.encode())
         file.attrs["modality"] = np.bytes_(modality.encode())
         file["operator_config"] = np.bytes_(json.dumps(operator.config()).encode())
         for name, tensor in operator.tensors().items():
             file[f"operator/{name}"] = tensor.detach().cpu().resolve_conj().numpy()
-        _fill(file, "measurements", stack, operator.data_dtype)
+        fill(file, "measurements", stack, operator.data_dtype)
         if images is not None:
-            _fill(file, "reference", images, torch.float32)
+            fill(file, "reference", images, torch.float32)
         if geometry is not None:
             write_affine(file, geometry)
 
@@ -140,13 +141,13 @@ def write_fastmri(
     """
     import h5py
 
-    stack = _stack(kspace)
+    stack = as_stack(kspace)
     if len(stack.shape) != 3 or not len(stack):
         raise UsageError(
             f"write_fastmri: k-space has shape {(len(stack), *stack.shape)}, expected (slices, coils, H, W)"
         )
     coils, rows, columns = stack.shape
-    images = _checked_reference(reference, len(stack), "write_fastmri")
+    images = checked_reference(reference, len(stack), "write_fastmri")
     size = matrix or ((images.shape[0], images.shape[1]) if images is not None else (rows, columns))
     if mask is not None and tuple(mask.shape) != (columns,):
         raise UsageError(f"write_fastmri: the mask has shape {tuple(mask.shape)}, expected ({columns},)")
@@ -158,7 +159,7 @@ def write_fastmri(
     xml = _header((rows, columns), size, spacing, padding, header or {})
     with atomic_path(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         file["ismrmrd_header"] = np.bytes_(xml.encode())
-        _fill(file, "kspace", stack, torch.complex64, drop_axis=coils == 1)
+        fill(file, "kspace", stack, torch.complex64, drop_axis=coils == 1)
         file.attrs["acquisition"] = np.bytes_(acquisition.encode())
         if geometry is not None:
             write_affine(file, geometry)
@@ -167,39 +168,10 @@ def write_fastmri(
         if mask is not None:
             file["mask"] = mask.detach().cpu().numpy() > 0
         if images is not None:
-            peak, energy = _fill(
+            peak, energy = fill(
                 file, "reconstruction_esc" if coils == 1 else "reconstruction_rss", images, torch.float32
             )
             file.attrs["max"], file.attrs["norm"] = peak, energy**0.5
-
-
-def _stack(data: Tensor | SliceStack) -> SliceStack:
-    return SliceStack.from_tensor(data) if isinstance(data, Tensor) else data
-
-
-def _checked_reference(reference: Tensor | SliceStack | None, slices: int, who: str) -> SliceStack | None:
-    if reference is None:
-        return None
-    stack = _stack(reference)
-    if len(stack) != slices or len(stack.shape) != 2:
-        raise UsageError(f"{who}: the reference has shape {(len(stack), *stack.shape)}, expected ({slices}, h, w)")
-    return stack
-
-
-def _fill(
-    file: "h5py.File", name: str, stack: SliceStack, dtype: torch.dtype, *, drop_axis: bool = False
-) -> tuple[float, float]:
-    """Write slice after slice; return the largest magnitude and the sum of squares."""
-    shape = stack.shape[1:] if drop_axis else stack.shape
-    kind = torch.empty(0, dtype=dtype).numpy().dtype
-    dataset = file.create_dataset(name, (len(stack), *shape), kind, chunks=(1, *shape) if shape else None)
-    peak = energy = 0.0
-    for index in range(len(stack)):
-        values = stack[index].detach().cpu().to(dtype).resolve_conj().reshape(shape)
-        magnitude = values.abs().double()
-        peak, energy = max(peak, float(magnitude.max())), energy + float(magnitude.square().sum())
-        dataset[index] = values.numpy()
-    return peak, energy
 
 
 def _header(

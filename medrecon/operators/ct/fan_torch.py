@@ -62,7 +62,8 @@ def project(image: Tensor, sources: Tensor, directions: Tensor) -> Tensor:
     """
     result = image.new_zeros((image.shape[0], *directions.shape[:2]))
     padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
-    for view, bins, columns, at, weight, scale in _runs(sources, directions, *image.shape[1:], image.dtype):
+    height, width = image.shape[1:]
+    for view, bins, columns, at, weight, scale in _runs(sources, directions, height, width, image.dtype):
         lines = padded[:, :, 1:-1].mT if columns else padded[:, 1:-1]
         at = at.expand(image.shape[0], -1, -1)
         sampled = lines.gather(2, at) * (1 - weight) + lines.gather(2, at + 1) * weight

@@ -40,7 +40,7 @@ def find_rotation_center(sinogram: Tensor, angles: Tensor) -> float:
     covered = float(t.max() - t.min()) + step
     if covered < _LEAST_RANGE:
         raise InputError(
-            f"the centre of rotation cannot be estimated from {math.degrees(covered):.0f} degrees of views, half a turn "
+            f"the centre of rotation cannot be estimated from {math.degrees(covered):.0f} degrees, half a turn "
             "is needed; give the detector column of the axis with --center COLUMN"
         )
     if not bool((y > 0).any()):

@@ -1,0 +1,77 @@
+"""The simultaneous iterative reconstruction technique."""
+
+import torch
+from torch import Tensor
+
+from medrecon.errors import OperatorError
+from medrecon.operators.base import LinearOperator
+from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.reconstructors.convergence import Convergence
+from medrecon.reconstructors.parameters import count, number, switch
+from medrecon.reconstructors.registry import register_method
+from medrecon.reconstructors.scaling import unit_peak
+
+_NO_WEIGHT = 1e-6
+
+
+@register_method("sirt")
+class Sirt(Reconstructor):
+    r"""Simultaneous iterative reconstruction technique (CT): smooth images from few or noisy views.
+
+    x ← x + C A^T R (y - A x) from zero, with R and C the inverses of the row sums A 1 and column sums A^T 1
+    (Gilbert, J. Theor. Biol. 36:105, 1972; Gregor and Benson, IEEE Trans. Med. Imaging 27:918, 2008). It
+    converges to a least-squares solution weighted by R; stopping early is its regularisation. For real
+    operators without mostly negative entries.
+
+    Parameters
+    ----------
+    max_iter
+        Iterations.
+    nonnegative
+        Set negative values to 0 in every iteration.
+    tol
+        Stop at a relative change of the image this small.
+    """
+
+    def __init__(self, max_iter: int = 200, nonnegative: bool = True, tol: float = 1e-5) -> None:
+        super().__init__()
+        self.max_iter = count("sirt", "max_iter", max_iter)
+        self.nonnegative = switch("sirt", "nonnegative", nonnegative)
+        self.tol = number("sirt", "tol", tol, below=1)
+
+    def _reconstruct(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        *,
+        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
+        progress: Progress | None,
+    ) -> Tensor:
+        if operator.image_dtype.is_complex or operator.data_dtype.is_complex:
+            raise OperatorError(f"sirt: is for real operators, {type(operator).__name__} is complex; use cgls or tv")
+        y = measurements.to(operator.data_dtype if measurements.dtype != torch.float64 else torch.float64)
+        unit_peak(y)  # raises for NaN and Inf
+        batch = operator.batch_size
+        rows = _inverse(operator(y.new_ones(batch, *operator.image_shape)))
+        columns = _inverse(operator.adjoint(y.new_ones(batch, *operator.data_shape)))
+        x = y.new_zeros(y.shape[0], *operator.image_shape)
+        convergence: Convergence | None = None
+        for iteration in range(self.max_iter):
+            new = torch.addcmul(x, columns, operator.adjoint(rows * (y - operator(x))))
+            if self.nonnegative:
+                new = new.clamp_min_(0)
+            # the size of the first iterate is what a runaway is measured by; it starts from zero
+            convergence = Convergence("sirt", self.tol, new) if convergence is None else convergence
+            done = convergence.update(new, new - x, iteration + 1, may_stop=iteration > 0)
+            x = new
+            if progress is not None:
+                progress(iteration + 1, self.max_iter)
+            if done:
+                break
+        return x if convergence is None else convergence.result(x)
+
+
+def _inverse(sums: Tensor) -> Tensor:
+    """Return 1 / sums, and 0 for what no ray touches (or only by rounding)."""
+    touched = sums > _NO_WEIGHT * sums.amax()
+    return torch.where(touched, 1 / torch.where(touched, sums, 1), 0)
