@@ -118,8 +118,8 @@ def reconstruct(
 ) -> int:
     """Reconstruct raw data to an image with its geometry, and a JSON sidecar that tells how.
 
-    Without --method, fully sampled MRI gets the root sum of squares, CT with at least as many views as
-    bins filtered back-projection, and everything else the default of 'medrecon methods'. In MRI the
+    Without --method, fully sampled MRI gets the root sum of squares, densely sampled CT filtered
+    back-projection, and everything else the default of 'medrecon methods'. In MRI the
     sampling mask comes from the file, from --mask, or is read off the exact zeros, and coil
     sensitivities come from the calibration lines. Not for diagnostic use.
 

@@ -70,8 +70,8 @@ class ReconstructionPlan:
 def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
     """Return the method that suits a scan, and the reason.
 
-    Fully sampled k-space needs no more than an inverse FFT, a sinogram with at least as many views as
-    bins no more than filtered back-projection; everything else gets the default method.
+    Fully sampled k-space needs no more than an inverse FFT, a sinogram with one view in half a turn for
+    every second bin no more than filtered back-projection; everything else gets the default method.
     """
     acquisition = scan.acquisition
     if isinstance(acquisition, CartesianAcquisition):
@@ -83,9 +83,10 @@ def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
         return DEFAULT_METHOD, f"the k-space is undersampled, R = {acceleration(mask):.2f}"
     if isinstance(acquisition, XRayTransform):
         views, bins = acquisition.data_shape[1:]
-        if views >= bins:
-            return FBP, f"the sinogram is densely sampled, {views} views of {bins} bins"
-        return DEFAULT_METHOD, f"the sinogram is sparse, {views} views of {bins} bins"
+        found = f"{views} views of {bins} bins"
+        if views >= bins / 2 * max(1.0, acquisition.turns * 2):
+            return FBP, f"the sinogram is densely sampled, {found}"
+        return DEFAULT_METHOD, f"the sinogram is sparse, {found}"
     if acquisition.unitary:
         return "adjoint", "the operator is unitary"
     return DEFAULT_METHOD, f"the operator {type(acquisition).__name__} loses information"

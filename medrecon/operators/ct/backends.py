@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Geometry = Literal["parallel", "fan", "fan_pixel"]
+Geometry = Literal["parallel", "fan", "pixel"]
 Direction = Literal["project", "backproject"]
 
 _TRITON = ("parallel", "fan")

@@ -2,15 +2,36 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from medrecon.errors import OperatorError
+from medrecon.operators.autograd import apply_linear
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct.filters import Window
+from medrecon.operators.ct.backends import run
+from medrecon.operators.ct.filters import Window, filter_sinogram
+from medrecon.operators.ct.pixel_torch import PixelGrid
 from medrecon.operators.solvers import inner, per_sample
+
+OVERSAMPLING = 2
+"""Values between two bins of a filtered view, plus one, from which back-projection interpolates linearly."""
+
+
+class PixelGeometry(NamedTuple):
+    """How pixels are seen: ``frames`` (1 or B, views, 4), the rest mostly as in ``pixel_torch.PixelGrid``.
+
+    ``pitch`` is that of the bins at the axis, ``fan_angle`` the angle between bins on an arc, else 0.
+    """
+
+    frames: Tensor
+    kind: int
+    orbit: float
+    scale: float
+    zero: float
+    pitch: float
+    fan_angle: float = 0.0
 
 
 class XRayTransform(LinearOperator):
@@ -85,8 +106,12 @@ class XRayTransform(LinearOperator):
         self.register_buffer("angles", angles)
 
     @abstractmethod
-    def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
-        """Return the image of sinograms that were checked."""
+    def _weighted(self, y: Tensor) -> Tensor:
+        """Return sinograms times the measure of their rays, so that filtering and summing them up is the inverse."""
+
+    @abstractmethod
+    def _pixel_geometry(self) -> PixelGeometry:
+        """Return how pixels are seen by the views."""
 
     def filtered_backprojection(self, y: Tensor, *, window: Window = "ram-lak") -> Tensor:
         """Return the filtered back-projection of sinograms, images (B, C, H, W) in 1/mm.
@@ -99,8 +124,44 @@ class XRayTransform(LinearOperator):
             Apodisation of the ramp filter, see :func:`medrecon.operators.ct.filters.ramp_filter`.
         """
         y = self._as_data(y)
+        seen = self._pixel_geometry()
         with torch.autocast(device_type=y.device.type, enabled=False):
-            return self._filtered_backprojection(y, window)
+            filtered = filter_sinogram(
+                self._weighted(y), seen.pitch, window, fan_angle=seen.fan_angle, oversampling=OVERSAMPLING
+            )
+            return apply_linear(filtered, self._pixel_backproject, self._pixel_project)
+
+    def _pixel_grid(self) -> PixelGrid:
+        """Return the grid for oversampled bins."""
+        seen, (height, width), (x, y) = self._pixel_geometry(), self.image_shape[1:], self.image_center
+        return PixelGrid(
+            kind=seen.kind,
+            orbit=seen.orbit,
+            scale=seen.scale * OVERSAMPLING,
+            zero=seen.zero * OVERSAMPLING,
+            x0=x - (width - 1) / 2 * self.pixel_size,
+            y0=y + (height - 1) / 2 * self.pixel_size,
+            pixel=self.pixel_size,
+        )
+
+    def _pixel_backproject(self, y: Tensor) -> Tensor:
+        frames, grid = self._pixel_geometry().frames, self._pixel_grid()
+        groups = zip(self._groups(y, frames), frames, strict=True)
+        images = [run("pixel", "backproject", group, views, grid, *self.image_shape[1:]) for group, views in groups]
+        return torch.cat(images).view(y.shape[0], *self.image_shape)
+
+    def _pixel_project(self, x: Tensor) -> Tensor:
+        frames, grid = self._pixel_geometry().frames, self._pixel_grid()
+        groups, bins = zip(self._groups(x, frames), frames, strict=True), self.detector_count * OVERSAMPLING
+        parts = [run("pixel", "project", group, views, grid, bins) for group, views in groups]
+        return torch.cat(parts).view(x.shape[0], *self.data_shape[:2], bins)
+
+    @property
+    def turns(self) -> float:
+        """Turns that the views cover, 0.5 for half a one."""
+        views = self.angles.shape[1]
+        ordered = self.angles[0].sort().values
+        return float(ordered[-1] - ordered[0]) * views / max(views - 1, 1) / (2 * math.pi)
 
     def initial(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection."""

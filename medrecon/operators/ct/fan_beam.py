@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from medrecon.errors import OperatorError
-from medrecon.operators.autograd import apply_linear
-from medrecon.operators.ct.backends import run
-from medrecon.operators.ct.base import XRayTransform
+from medrecon.operators.ct.base import PixelGeometry, XRayTransform
 from medrecon.operators.ct.fan_ops import fan_backprojection, fan_projection
-from medrecon.operators.ct.fan_pixel_torch import FanGrid, equiangular_step, fan_angles, grid_of
 from medrecon.operators.ct.fan_weights import redundancy_weights
-from medrecon.operators.ct.filters import Window, filter_sinogram
 from medrecon.operators.registry import register_operator
 
 DetectorShape = Literal["flat", "arc"]
@@ -111,7 +107,7 @@ class FanBeam2D(XRayTransform):
                 f"FanBeam2D: the image reaches {corner:.4g} mm from the rotation axis, but the source passes at "
                 f"{self.source_origin:.4g} mm; are pixel_size and source_origin in the same unit?"
             )
-        widest = float(self._fan_grid_angles().abs().max())
+        widest = float(self._fan_angles().abs().max())
         if widest >= math.pi / 2:
             raise OperatorError(
                 f"FanBeam2D: the fan would open {math.degrees(widest):.0f} degrees to one side; expected less than 90. "
@@ -124,26 +120,16 @@ class FanBeam2D(XRayTransform):
         c, s = torch.where(c.abs() < 1e-12, 0, c), torch.where(s.abs() < 1e-12, 0, s)
         axis, ahead = torch.stack((c, s), 2), torch.stack((-s, c), 2)
         source = -self.source_origin * ahead - self.center_of_rotation * axis
-        gamma = self._fan_grid_angles()[:, None]
+        gamma = self._fan_angles()[:, None]
         directions = torch.sin(gamma) * axis[:, :, None] + torch.cos(gamma) * ahead[:, :, None]
         middle = torch.tensor(self.image_center, dtype=torch.float64)
         return (source - middle) / self.pixel_size, directions, torch.cat((source, axis), 2)
 
-    def _grid(self) -> FanGrid:
-        return grid_of(
-            orbit=self.source_origin,
-            distance=self.source_detector,
-            pitch=self.detector_pitch,
-            bins=self.detector_count,
-            offset=self.detector_offset,
-            arc=self.detector_shape == "arc",
-            size=(self.image_shape[1], self.image_shape[2]),
-            pixel=self.pixel_size,
-            center=self.image_center,
-        )
-
-    def _fan_grid_angles(self) -> Tensor:
-        return fan_angles(self._grid(), self.detector_count)
+    def _fan_angles(self) -> Tensor:
+        """Return γ of every bin, (bins,) float64."""
+        k = torch.arange(self.detector_count, dtype=torch.float64) - (self.detector_count - 1) / 2
+        u = (k * self.detector_pitch + self.detector_offset) / self.source_detector
+        return u if self.detector_shape == "arc" else torch.atan(u)
 
     def _forward(self, x: Tensor) -> Tensor:
         groups = zip(self._groups(x, self.sources), self.sources, self.directions, strict=True)
@@ -155,26 +141,22 @@ class FanBeam2D(XRayTransform):
         images = [fan_backprojection(*group, *self.image_shape[1:]) for group in groups]
         return torch.cat(images).view(y.shape[0], *self.image_shape).mul_(self.pixel_size)
 
-    def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
-        """Kak and Slaney's equations 3.101-3.103 (flat) and 3.135-3.138 (arc), with redundancy weights for 1/2."""
-        grid = self._grid()
-        gamma = fan_angles(grid, self.detector_count).to(self.device)
-        weights = (redundancy_weights(self.angles, gamma) * torch.cos(gamma)).to(y)[:, None]
-        pitch = self.detector_pitch * self.source_origin / self.source_detector
-        filtered = filter_sinogram(y * weights, pitch, window, fan_angle=equiangular_step(grid))
-        return apply_linear(filtered, self._pixel_backproject, self._pixel_project)
+    def _weighted(self, y: Tensor) -> Tensor:
+        """Multiply by cos γ and the share of every ray of its line (Kak and Slaney, equations 3.103 and 3.136)."""
+        gamma = self._fan_angles().to(self.device)
+        return y * (redundancy_weights(self.angles, gamma) * torch.cos(gamma)).to(y)[:, None]
 
-    def _pixel_backproject(self, y: Tensor) -> Tensor:
-        groups = zip(self._groups(y, self.frames), self.frames, strict=True)
-        size = self.image_shape[1:]
-        images = [run("fan_pixel", "backproject", group, frames, self._grid(), *size) for group, frames in groups]
-        return torch.cat(images).view(y.shape[0], *self.image_shape)
-
-    def _pixel_project(self, x: Tensor) -> Tensor:
-        groups = zip(self._groups(x, self.frames), self.frames, strict=True)
-        bins = self.detector_count
-        parts = [run("fan_pixel", "project", group, frames, self._grid(), bins) for group, frames in groups]
-        return torch.cat(parts).view(x.shape[0], *self.data_shape)
+    def _pixel_geometry(self) -> PixelGeometry:
+        arc = self.detector_shape == "arc"
+        return PixelGeometry(
+            frames=self.frames,
+            kind=2 if arc else 1,
+            orbit=self.source_origin,
+            scale=self.source_detector / self.detector_pitch,
+            zero=(self.detector_count - 1) / 2 - self.detector_offset / self.detector_pitch,
+            pitch=self.detector_pitch * self.source_origin / self.source_detector,
+            fan_angle=self.detector_pitch / self.source_detector if arc else 0.0,
+        )
 
     def config(self) -> dict[str, Any]:
         """Return the geometry; with the tensor of angles the operator is rebuilt from it."""

@@ -60,9 +60,16 @@ def ramp_filter(size: int, pitch: float, window: Window = "ram-lak", *, fan_angl
     return response
 
 
-def filter_sinogram(y: Tensor, pitch: float, window: Window = "ram-lak", *, fan_angle: float = 0.0) -> Tensor:
-    """Return sinograms (..., bins) convolved with the ramp filter along the bins, zero outside."""
+def filter_sinogram(
+    y: Tensor, pitch: float, window: Window = "ram-lak", *, fan_angle: float = 0.0, oversampling: int = 1
+) -> Tensor:
+    """Return sinograms (..., bins · oversampling) convolved with the ramp filter along the bins, zero outside.
+
+    Between the bins the result is interpolated by the Fourier series that filters it: value k · oversampling
+    is that at bin k.
+    """
     bins = y.shape[-1]
     size = max(64, 2 ** math.ceil(math.log2(2 * bins)))
     response = ramp_filter(size, pitch, window, fan_angle=fan_angle).to(y)
-    return torch.fft.irfft(torch.fft.rfft(y, size) * response, size)[..., :bins]
+    fine = oversampling * size
+    return torch.fft.irfft(torch.fft.rfft(y, size) * (oversampling * response), fine)[..., : oversampling * bins]

@@ -7,8 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from medrecon.operators.ct.base import XRayTransform, checked_image_shape
-from medrecon.operators.ct.filters import Window, filter_sinogram
+from medrecon.operators.ct.base import PixelGeometry, XRayTransform, checked_image_shape
 from medrecon.operators.ct.parallel_ops import parallel_backprojection, parallel_projection
 from medrecon.operators.registry import register_operator
 
@@ -95,11 +94,21 @@ class ParallelBeam2D(XRayTransform):
         images = [parallel_backprojection(group, views, pitch, *self.image_shape[1:]) for group, views in groups]
         return torch.cat(images).view(y.shape[0], *self.image_shape).mul_(self.pixel_size)
 
-    def _filtered_backprojection(self, y: Tensor, window: Window) -> Tensor:
-        """Σ over views of Δt · (filtered view at u), the sum by the adjoint, whose weights add up to pixel²/pitch."""
-        weights = angular_weights(self.angles).to(y)[:, None, :, None]
-        filtered = filter_sinogram(y * weights, self.detector_pitch, window)
-        return self.adjoint(filtered) * (self.detector_pitch / self.pixel_size**2)
+    def _weighted(self, y: Tensor) -> Tensor:
+        """Multiply every view by its share of the half turn."""
+        return y * angular_weights(self.angles).to(y)[:, None, :, None]
+
+    def _pixel_geometry(self) -> PixelGeometry:
+        c, s, _ = self.views.unbind(2)
+        none = torch.zeros_like(c)
+        return PixelGeometry(
+            frames=torch.stack((none, none, c, s), 2),
+            kind=0,
+            orbit=0.0,
+            scale=1 / self.detector_pitch,
+            zero=(self.detector_count - 1) / 2 - (self.detector_offset - self.center_of_rotation) / self.detector_pitch,
+            pitch=self.detector_pitch,
+        )
 
     def config(self) -> dict[str, Any]:
         """Return the geometry; with the tensor of angles the operator is rebuilt from it."""

@@ -366,7 +366,7 @@ def _detector_of(name: str, radon: Any) -> tuple[int, float, float, float]:  # n
     volume = radon.volume
     if tuple(volume.voxel_size) != (1, 1) or any(getattr(volume, "center", (0, 0))):
         raise OperatorError(
-            f"{name}: expected a torch_radon object for slices with voxels of size 1 at the centre (its back-projection "
+            f"{name}: expected a torch_radon object for slices, with centred voxels of size 1 (its back-projection "
             f"misplaces others), got voxel_size {tuple(volume.voxel_size)}; give the size here, as pixel_size"
         )
     suffix = "" if hasattr(projection, "det_count") else "_u"

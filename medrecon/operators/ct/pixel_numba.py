@@ -1,4 +1,4 @@
-"""Pixel-driven back-projection of fan beams, compiled: the same as :mod:`medrecon.operators.ct.fan_pixel_torch`."""
+"""Pixel-driven back-projection, compiled: the same as :mod:`medrecon.operators.ct.pixel_torch`."""
 
 from functools import partial
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.operators.ct.fan_pixel_torch import FanGrid
 from medrecon.operators.ct.jit import compiled, run_threads
+from medrecon.operators.ct.pixel_torch import PixelGrid
 
 Array = NDArray[Any]
 
 
-def backproject(sinogram: Array, frames: Array, grid: FanGrid, height: int, width: int) -> Array:
+def backproject(sinogram: Array, frames: Array, grid: PixelGrid, height: int, width: int) -> Array:
     """Return the weighted sums (N, height, width) of sinograms (N, views, bins)."""
     result = np.zeros((sinogram.shape[0], height, width), sinogram.dtype)
     for data, image in zip(np.pad(sinogram, ((0, 0), (0, 0), (1, 1))), result, strict=True):
@@ -20,7 +20,7 @@ def backproject(sinogram: Array, frames: Array, grid: FanGrid, height: int, widt
     return result
 
 
-def project(image: Array, frames: Array, grid: FanGrid, bins: int) -> Array:
+def project(image: Array, frames: Array, grid: PixelGrid, bins: int) -> Array:
     """Return the transpose: sinograms (N, views, bins) of images (N, H, W)."""
     result = np.zeros((image.shape[0], frames.shape[0], bins + 2), image.dtype)
     for data, sinogram in zip(np.ascontiguousarray(image), result, strict=True):
@@ -62,19 +62,21 @@ def _spread(image: Array, frames: Array, grid: tuple[Any, ...], sinogram: Array,
 @compiled
 def _taps(frame: Array, grid: tuple[Any, ...], i: int, bins: int, at: Array, left: Array, right: Array) -> None:
     """Find for all pixels of row i the left bin, counted in a padded row, and the weights of both."""
-    orbit, scale, zero, arc, x0, y0, pixel = grid
-    kind = left.dtype.type
+    kind, orbit, scale, zero, x0, y0, pixel = grid
+    number = left.dtype.type
     sx, sy, ex, ey = frame[0], frame[1], frame[2], frame[3]
     y = y0 - sy - pixel * i
     for j in range(at.size):
         x = x0 - sx + pixel * j
         a, b = x * ex + y * ey, y * ex - x * ey
-        if arc:
-            where, weight = np.arctan2(a, b), orbit * orbit / (a * a + b * b)
-        else:
+        if kind == 0:
+            where, weight = a, 1.0
+        elif kind == 1:
             where, weight = a / b, (orbit / b) ** 2
+        else:
+            where, weight = np.arctan2(a, b), orbit * orbit / (a * a + b * b)
         q = min(max(where * scale + zero, -1.0), float(bins)) + 1.0
         whole = min(int(q), bins)
         at[j] = whole
-        right[j] = kind(weight * (q - whole))
-        left[j] = kind(weight) - right[j]
+        right[j] = number(weight * (q - whole))
+        left[j] = number(weight) - right[j]
