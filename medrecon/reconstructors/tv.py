@@ -11,6 +11,8 @@ from medrecon.reconstructors.proximal_gradient import DataTerm, ProximalGradient
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.tv_prox import TotalVariationProx
 
+_DEFAULTS = {False: (0.003, 50), True: (0.001, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
+
 
 @register_method("tv")
 class TotalVariation(Reconstructor):
@@ -24,9 +26,11 @@ class TotalVariation(Reconstructor):
     Parameters
     ----------
     regularization
-        λ: more is smoother.
+        λ: more is smoother. None is 0.003, and 0.001 for X-ray transforms and whatever else has no
+        pseudo-inverse but an approximation.
     max_iter
-        Iterations at most; over the first of them the strength falls from 0.1 to λ.
+        Iterations at most; over the first of them the strength falls from 0.1 to λ. None is 50, and 100 for
+        those: they integrate, and what they smooth away comes back slowly.
     tol
         Stop after that when the relative change of the image falls to this.
     nonnegative
@@ -34,11 +38,15 @@ class TotalVariation(Reconstructor):
     """
 
     def __init__(
-        self, regularization: float = 0.003, max_iter: int = 50, tol: float = 1e-3, nonnegative: bool = False
+        self,
+        regularization: float | None = None,
+        max_iter: int | None = None,
+        tol: float = 1e-3,
+        nonnegative: bool = False,
     ) -> None:
         super().__init__()
-        self.regularization = number("tv", "regularization", regularization)
-        self.max_iter = count("tv", "max_iter", max_iter)
+        self.regularization = None if regularization is None else number("tv", "regularization", regularization)
+        self.max_iter = None if max_iter is None else count("tv", "max_iter", max_iter)
         self.tol = number("tv", "tol", tol, below=1)
         self.nonnegative = switch("tv", "nonnegative", nonnegative)
 
@@ -56,4 +64,7 @@ class TotalVariation(Reconstructor):
             )
         data = DataTerm(operator, measurements)
         prox = TotalVariationProx(data.start, nonnegative=self.nonnegative)
-        return ProximalGradient("tv", self.regularization, self.max_iter, self.tol).minimize(data, prox, progress)
+        weight, iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
+        weight = weight if self.regularization is None else self.regularization
+        iterations = iterations if self.max_iter is None else self.max_iter
+        return ProximalGradient("tv", weight, iterations, self.tol).minimize(data, prox, progress)

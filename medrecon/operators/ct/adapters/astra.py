@@ -34,6 +34,11 @@ class _Astra(XRayTransform):
     def _vectors(self) -> Tensor:
         """Return (1 or B, views, 6): ray or source, middle of the detector, step from bin to bin; in pixels."""
 
+    def _frame(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the axis of the detector and the direction of the beam, (1 or B, views, 2), and the image's middle."""
+        c, s = self.angles.cos(), self.angles.sin()
+        return torch.stack((c, s), 2), torch.stack((-s, c), 2), self.angles.new_tensor(self.image_center)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self._through("direct_FP", x, self.data_shape)
 
@@ -88,7 +93,9 @@ class AstraParallel2D(_Astra, ParallelBeam2D):
     The same operator as :class:`~medrecon.operators.ct.parallel_beam.ParallelBeam2D`, by another projector.
     On the CPU that is ``linear``, which is Joseph's model too, with an exact adjoint. On CUDA it is ASTRA's
     ``cuda``, whose back-projection is pixel-driven: ``adjoint_matched`` is False there. The CUDA path was
-    written after ASTRA's documentation and has not been run.
+    written after ASTRA's documentation and has not been run. Move an operator before you compose it:
+    compositions ask for ``adjoint_matched`` once. Filtered back-projection is that of ``ParallelBeam2D``
+    and does not use ASTRA.
 
     ASTRA computes in single precision: double-precision input gives double-precision tensors with
     single-precision errors. Pass ``tol_double=1e-6`` to
@@ -144,10 +151,9 @@ class AstraParallel2D(_Astra, ParallelBeam2D):
         )
 
     def _vectors(self) -> Tensor:
-        c, s, first = self.views.unbind(2)
-        pitch = self.detector_pitch / self.pixel_size
-        middle = first + (self.detector_count - 1) / 2 * pitch
-        return torch.stack((s, -c, middle * c, middle * s, pitch * c, pitch * s), 2)
+        axis, ahead, image = self._frame()
+        middle = (self.detector_offset - self.center_of_rotation) * axis - image
+        return torch.cat((ahead, middle / self.pixel_size, axis * (self.detector_pitch / self.pixel_size)), 2)
 
     def config(self) -> dict[str, Any]:
         """Return the geometry; with the tensor of angles the operator is rebuilt from it."""
@@ -226,11 +232,10 @@ class AstraFan2D(_Astra, FanBeam2D):
             )
 
     def _vectors(self) -> Tensor:
-        axis = self.frames[:, :, 2:]
-        c, s = axis.unbind(2)
-        ahead = torch.stack((-s, c), 2)
-        to_middle = (self.source_detector * ahead + self.detector_offset * axis) / self.pixel_size
-        return torch.cat((self.sources, self.sources + to_middle, axis * (self.detector_pitch / self.pixel_size)), 2)
+        axis, ahead, image = self._frame()
+        source = -self.source_origin * ahead - self.center_of_rotation * axis - image
+        middle = source + self.source_detector * ahead + self.detector_offset * axis
+        return torch.cat((source, middle, axis * self.detector_pitch), 2) / self.pixel_size
 
     def config(self) -> dict[str, Any]:
         """Return the geometry; with the tensor of angles the operator is rebuilt from it."""

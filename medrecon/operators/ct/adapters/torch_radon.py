@@ -125,7 +125,8 @@ class TorchRadonParallel(_TorchRadon, ParallelBeam2D):
     with a centred image and detector, computed by ``torch_radon.Radon`` (version 1) or
     ``torch_radon.ParallelBeam`` (version 2), whichever is installed; an object that you have already is
     taken by :meth:`wrap`. The adjoint is torch-radon's back-projection, which is no transpose
-    (``adjoint_matched`` is False, there is no ``pinv``); filtered back-projection filters with our ramp.
+    (``adjoint_matched`` is False, there is no ``pinv``). Filtered back-projection is that of
+    ``ParallelBeam2D`` and does not use torch-radon, whose own filter fails with the torch of today.
     torch-radon computes in single precision, whatever the input has.
 
     torch-radon is under the GPLv3, is not on the package index and is never installed with this package
