@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_CERTAINLY_HU = -100
 _SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz", ".npz", ".npy", ".mat", ".dcm", ".png")
 
 
@@ -32,7 +33,8 @@ def evaluate(
     """NMSE, PSNR and SSIM per volume by the definitions of fastMRI's evaluate.py.
 
     Both volumes are cropped to the centre (W, W) of the reference; PSNR and SSIM take the maximum of
-    the reference volume as data range. For two folders the table ends with mean ± 2 standard deviations.
+    the reference volume as data range. CT numbers are shifted to HU + 1000 before. For two folders the
+    table ends with mean ± 2 standard deviations.
     """
     from medrecon.metrics import evaluate_volume
 
@@ -44,7 +46,11 @@ def evaluate(
         target = _volume(truth, reference=True)
         chosen = parse_slices(reference_slices, len(target))
         target = target if chosen is None else target[chosen.start : chosen.stop : chosen.step]
-        scores = evaluate_volume(target, _volume(image))
+        estimate = _volume(image)
+        if target.min() < _CERTAINLY_HU:
+            say(f"note: {image.name}: CT numbers are compared as HU + 1000, which is proportional to attenuation")
+            target, estimate = target + 1000, estimate + 1000
+        scores = evaluate_volume(target, estimate)
         rows.append((image.name, {**scores, "data_range": float(target.max())}))
     summary = _summary([scores for _, scores in rows])
     if as_json:

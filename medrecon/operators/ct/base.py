@@ -1,5 +1,6 @@
 """What the X-ray transforms share: the grid, units, filtered back-projection as a start, the norm."""
 
+import logging
 import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from medrecon.operators.ct.backends import run
 from medrecon.operators.ct.filters import Window, filter_sinogram
 from medrecon.operators.ct.pixel_torch import PixelGrid
 from medrecon.operators.solvers import inner, per_sample
+
+_MANY_TURNS = 40.0
+_logger = logging.getLogger("medrecon")
 
 OVERSAMPLING = 2
 """Values between two bins of a filtered view, plus one, from which back-projection interpolates linearly."""
@@ -87,7 +91,7 @@ class XRayTransform(LinearOperator):
         angles = _angles(name, angles)
         if detector_count < 1:
             raise OperatorError(f"{name}: detector_count must be at least 1, got {detector_count}")
-        lengths = {"detector_pitch": detector_pitch, "pixel_size": pixel_size}
+        lengths = {"pixel_size": pixel_size, "detector_pitch": detector_pitch}
         for what, length in lengths.items():
             if not (math.isfinite(length) and length > 0):
                 raise OperatorError(f"{name}: {what} must be a positive length in mm, got {length}")
@@ -224,4 +228,12 @@ def _angles(name: str, angles: Tensor) -> Tensor:
     full = full.to(torch.float64, copy=True)
     if not bool(torch.isfinite(full).all()):
         raise OperatorError(f"{name}: the angles hold NaN or Inf; expected radians")
+    largest = float(full.abs().max())
+    if largest > _MANY_TURNS:
+        _logger.warning(
+            "%s: the angles go to %.4g, which is %.0f turns if they are radians: are they degrees? (torch.deg2rad)",
+            name,
+            largest,
+            largest / (2 * math.pi),
+        )
     return full
