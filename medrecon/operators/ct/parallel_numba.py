@@ -9,8 +9,9 @@ the whole line, so one line adds two shifted copies of itself, contiguous in mem
 
 Both terms are sums over the same shifted lines, the second one place further, so each number that is
 loaded is used twice. That is exactly Joseph's sum for the rays of the grid. The grid is computed twice,
-half a pixel apart, and each bin reads it by cubic convolution with a = -1/2 (Keys, IEEE Trans. Acoust.
-29:1153, 1981), so that nothing is blurred. The adjoint is the exact transpose: bins are spread over the
+half a pixel apart, and each bin reads it by cubic convolution (Keys, IEEE Trans. Acoust. 29:1153, 1981)
+with a = -5/8, a little sharper than Keys' -1/2: then the error against the line integrals of ellipses is
+not above that of Joseph's sums themselves. The adjoint is the exact transpose: bins are spread over the
 two grids of their own view, and every line gathers, again in contiguous pieces, from all views.
 """
 
@@ -26,6 +27,7 @@ from medrecon.operators.ct.simd import LANES, add, add_scaled, load, store, zero
 Array = NDArray[Any]
 
 _GRIDS = 2
+_SHARP = -0.625
 _BLOCK = 2 * LANES  # grid points or pixels whose sums are in registers
 _LINES = 32  # lines, and views, that are worked on before their results leave the registers and the cache
 _PAD = _LINES + _BLOCK + 2  # how far beyond a line the first and last block of a group of lines may reach
@@ -229,11 +231,12 @@ def _write_grid(
 
 @compiled
 def _cubic(t: float, tap: int) -> float:
-    """Return Keys' weight of tap 0 … 3 for the fraction t."""
+    """Return the weight of tap 0 … 3 for the fraction t."""
+    s = 1 - t
     if tap == 0:
-        return ((-0.5 * t + 1.0) * t - 0.5) * t
+        return _SHARP * s * s * t
     if tap == 1:
-        return (1.5 * t - 2.5) * t * t + 1.0
+        return ((_SHARP + 2) * t - (_SHARP + 3)) * t * t + 1
     if tap == 2:
-        return ((-1.5 * t + 2.0) * t + 0.5) * t
-    return (0.5 * t - 0.5) * t * t
+        return ((_SHARP + 2) * s - (_SHARP + 3)) * s * s + 1
+    return _SHARP * t * t * s
