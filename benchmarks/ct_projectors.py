@@ -46,10 +46,12 @@ class Work:
 
     @property
     def name(self) -> str:
+        """Words for the table."""
         return f"{self.beam} {self.size}² x {self.views} views, {self.bins} bins"
 
     @property
     def angles(self) -> np.ndarray:
+        """Radians."""
         return np.arange(self.views) * ((math.pi if self.beam == "parallel" else 2 * math.pi) / self.views)
 
 
@@ -83,7 +85,7 @@ def line_integrals(work: Work) -> np.ndarray:
     else:
         u = (np.arange(work.bins) - (work.bins - 1) / 2) * 2 / half
         gamma = np.arctan2(u, 8.0)
-        normal, distance = angles + gamma, 4.0 * np.sin(gamma)
+        normal, distance = angles - gamma, 4.0 * np.sin(gamma)
     total = np.zeros((work.views, work.bins))
     for value, a, b, x0, y0, angle in ELLIPSES:
         d = distance - x0 * np.cos(normal) - y0 * np.sin(normal)

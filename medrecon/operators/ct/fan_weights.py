@@ -16,7 +16,7 @@ def redundancy_weights(angles: Tensor, gamma: Tensor) -> Tensor:
     they are shared between their two views by Parker's weights (Parker, Med. Phys. 9:254, 1982, eq. 12),
     with the fan widened to what was scanned beyond half a turn (Silver, Med. Phys. 27:773, 2000). The views
     may come in any order and rotate either way: they are sorted by angle first, and the ray (β, γ) is seen
-    again from β + π + 2γ with the fan angle -γ. Δβ is half of both gaps to the neighbours.
+    again from β + π - 2γ with the fan angle -γ. Δβ is half of both gaps to the neighbours.
 
     A scan of less than half a turn and the fan lacks lines; it gets the weights that fit best and a
     warning.
@@ -72,9 +72,8 @@ def parker(since: Tensor, gamma: Tensor, scanned: float) -> Tensor:
             math.degrees(math.pi + 2 * fan),
         )
         half = fan
-    g = -gamma  # Parker's fan angle has the other sign
-    rise, fall = half - g, half + g
+    rise, fall = half + gamma, half - gamma
     up = torch.sin(math.pi / 4 * since / rise.clamp_min(1e-9)) ** 2
     down = torch.sin(math.pi / 4 * (math.pi + 2 * half - since) / fall.clamp_min(1e-9)) ** 2
-    weight = torch.where(since < 2 * rise, up, torch.where(since <= math.pi - 2 * g, torch.ones_like(up), down))
+    weight = torch.where(since < 2 * rise, up, torch.where(since <= math.pi + 2 * gamma, torch.ones_like(up), down))
     return torch.where((since < 0) | (since > math.pi + 2 * half), 0, weight)

@@ -6,14 +6,17 @@ from torch import Tensor
 from medrecon.errors import UsageError
 
 
-def suppress_rings(sinogram: Tensor, *, width: int = 21) -> Tensor:
+def suppress_rings(sinogram: Tensor, *, width: int = 15) -> Tensor:
     r"""Return a sinogram without the stripes that detector bins of uneven gain leave.
 
-    Every bin's readings are sorted by size; in the sorted sinogram neighbouring bins have nearly the
-    same values, so a median of ``width`` bins removes what one bin has of its own, whatever the gain
-    depends on, and the readings go back to where they were (Vo, Atwood and Drakopoulos, Opt. Express
-    26:28396, 2018, algorithm 3). Rings narrower than half the width are removed; structures that stay at one
-    distance from the axis over the whole turn would be, too, and small ones lose some contrast.
+    A bin whose gain is off by a factor g adds -ln g to all its line integrals, the same in every view. Every bin's
+    readings are sorted by size; neighbouring bins then have nearly the same values at the same rank, and what a
+    bin differs by from the median of ``width`` bins, again the median of that over all ranks, is its stripe
+    and is subtracted (the sorting is that of Vo, Atwood and Drakopoulos, Opt. Express 26:28396, 2018; they
+    replace the values by the median, which costs sharpness where there is no stripe).
+
+    Stripes up to half of ``width`` bins wide are removed. What stays at one distance from the axis over the
+    whole turn is a ring and looks the same: small round objects at the axis lose contrast.
 
     Parameters
     ----------
@@ -30,8 +33,8 @@ def suppress_rings(sinogram: Tensor, *, width: int = 21) -> Tensor:
         raise UsageError(f"suppress_rings: width must be odd and at least 3, got {width}")
     if sinogram.shape[-1] <= width or sinogram.shape[-2] < 2:
         return sinogram.clone()
-    ordered, order = sinogram.sort(dim=-2)
+    ordered = sinogram.sort(dim=-2).values
     half = width // 2
     padded = torch.cat((ordered[..., 1 : half + 1].flip(-1), ordered, ordered[..., -half - 1 : -1].flip(-1)), -1)
     smooth = padded.unfold(-1, width, 1).median(-1).values
-    return torch.empty_like(sinogram).scatter_(-2, order, smooth)
+    return sinogram - (ordered - smooth).median(dim=-2, keepdim=True).values
