@@ -40,7 +40,7 @@ class SinogramReader:
         """Whether there is a ``sinogram`` with a ``medrecon_ct``, or an array whose description has one."""
         if source.hdf5 is not None:
             return "sinogram" in source.hdf5.datasets and "medrecon_ct" in source.hdf5.attributes.get("sinogram", {})
-        return source.head.startswith((NPY_MAGIC, ZIP_MAGIC)) and _description(source.path) is not None
+        return source.head.startswith((NPY_MAGIC, ZIP_MAGIC)) and _description(source) is not None
 
     def read(self, source: Source, options: ReadOptions) -> Scan:
         """Describe the scan; of an HDF5 file the slices are read when they are asked for."""
@@ -54,7 +54,7 @@ class SinogramReader:
             if affine is not None and affine.oriented:
                 card = {**card, "image.affine": affine.affine.reshape(-1).tolist()}
         else:
-            card = _description(source.path) or {}
+            card = _description(source) or {}
             arrays = _numpy_arrays(source, options)
         where = f"{source.path.name} (geometry of the sinogram)"
         angles = arrays["angles"].all() if "angles" in arrays else None
@@ -81,7 +81,7 @@ class _Array:
         self._read = read
 
     def part(self, *selection: int | slice) -> Tensor:
-        return torch.from_numpy(np.asarray(self._read(selection), dtype=np.float64))
+        return torch.from_numpy(np.array(self._read(selection), dtype=np.float64))
 
     def all(self) -> Tensor:
         return self.part()
@@ -117,10 +117,11 @@ def _numpy_arrays(source: Source, options: ReadOptions) -> dict[str, _Array]:
     return found
 
 
-def _description(path: Path) -> dict[str, Any] | None:
+def _description(source: Source) -> dict[str, Any] | None:
     """Return the schema of an array file: its own ``geometry``, or a text file beside it; None where there is none."""
+    path = source.path
     try:
-        text = npz_text(path, "geometry") if path.open("rb").read(4) == ZIP_MAGIC else None
+        text = npz_text(path, "geometry") if source.head.startswith(ZIP_MAGIC) else None
     except InputError:
         return None
     if text is None:

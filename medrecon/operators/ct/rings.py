@@ -6,7 +6,7 @@ from torch import Tensor
 from medrecon.errors import UsageError
 
 
-def suppress_rings(sinogram: Tensor, *, width: int = 15) -> Tensor:
+def suppress_rings(sinogram: Tensor, *, width: int | None = None) -> Tensor:
     r"""Return a sinogram without the stripes that detector bins of uneven gain leave.
 
     A bin whose gain is off by a factor g adds -ln g to all its line integrals, the same in every view. Every bin's
@@ -23,12 +23,14 @@ def suppress_rings(sinogram: Tensor, *, width: int = 15) -> Tensor:
     sinogram
         (..., views, bins) line integrals.
     width
-        Bins of the median, odd.
+        Bins of the median, odd; None takes a fortieth of the detector, between 5 and 31.
 
     Returns
     -------
         The same shape and type.
     """
+    if width is None:
+        width = min(max(sinogram.shape[-1] // 40, 5), 31) | 1
     if width < 3 or width % 2 == 0:
         raise UsageError(f"suppress_rings: width must be odd and at least 3, got {width}")
     if sinogram.shape[-1] <= width or sinogram.shape[-2] < 2:
