@@ -4,10 +4,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.cli.console import print_json, print_table
-from medrecon.cli.options import Axes, Calibration, HalfFovShift, Json, Key, Mask, MaxBytes, Nonfinite, Repetitions
+from medrecon.cli.options import (
+    Axes,
+    Calibration,
+    Center,
+    HalfFovShift,
+    ImageSize,
+    Json,
+    Key,
+    Mask,
+    MaxBytes,
+    MuWater,
+    Nonfinite,
+    PixelSize,
+    Repetitions,
+    SuppressRings,
+    parse_center,
+)
 
 if TYPE_CHECKING:
     from medrecon.io.scan import Scan
+    from medrecon.operators.ct.base import XRayTransform
 
 
 def info(
@@ -21,6 +38,11 @@ def info(
     repetitions: Repetitions = "average",
     nonfinite: Nonfinite = "error",
     half_fov_shift: HalfFovShift = False,
+    center: Center = None,
+    suppress_rings: SuppressRings = False,
+    pixel_size: PixelSize = None,
+    image_size: ImageSize = None,
+    mu_water: MuWater = None,
     max_bytes: MaxBytes = None,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +51,8 @@ def info(
     Parameters
     ----------
     file
-        Raw data: fastMRI, ISMRMRD, BART .cfl, .npy, .npz, .mat, or measurements written by medrecon.
+        Raw data: fastMRI, ISMRMRD, BART .cfl, Data Exchange, LoDoPaB, HTC2022, .npy, .npz, .mat, or
+        measurements written by medrecon.
     """
     from medrecon.io import ReadOptions, read_scan
 
@@ -41,6 +64,11 @@ def info(
         repetitions=repetitions,
         nonfinite=nonfinite,
         half_fov_shift=half_fov_shift,
+        center=parse_center(center),
+        suppress_rings=suppress_rings,
+        pixel_size=pixel_size,
+        image_size=image_size,
+        mu_water=mu_water,
         max_bytes=max_bytes,
     )
     scan = read_scan(file, options)
@@ -55,6 +83,7 @@ def info(
 def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
     """Return what there is to say about a scan (the first of its ``slices`` with data), ready for JSON."""
     from medrecon.io.scan import CartesianAcquisition
+    from medrecon.operators.ct.base import XRayTransform
     from medrecon.reconstructors.volume import choose_method, first_slice
 
     first = first_slice(scan, slices)
@@ -70,6 +99,8 @@ def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
             "reconstruction": list(acquisition.matrix or (height, width)),
         }
         found |= _sampling(scan, acquisition, first)
+    elif isinstance(acquisition, XRayTransform):
+        found |= _beams(acquisition)
     else:
         found["operator"] = acquisition.extra_repr()
     x, y, z = scan.geometry.spacing
@@ -79,6 +110,24 @@ def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
     found["header"] = dict(scan.header)
     found["notes"] = list(scan.notes)
     found["method"] = {"name": method, "reason": reason}
+    return found
+
+
+def _beams(operator: "XRayTransform") -> dict[str, Any]:
+    from medrecon.operators import FanBeam2D
+
+    views, bins = operator.data_shape[1:]
+    found: dict[str, Any] = {
+        "beam": f"fan, {operator.detector_shape} detector" if isinstance(operator, FanBeam2D) else "parallel",
+        "views": views,
+        "degrees": round(360 * operator.turns, 3),
+        "bins": bins,
+        "pitch_mm": round(operator.detector_pitch, 6),
+        "center_of_rotation_mm": round(operator.center_of_rotation, 6),
+        "reconstruction": list(operator.image_shape[1:]),
+    }
+    if isinstance(operator, FanBeam2D):
+        found |= {"source_origin_mm": operator.source_origin, "source_detector_mm": operator.source_detector}
     return found
 
 

@@ -1,8 +1,13 @@
 """What the user may add where a file does not say enough."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from medrecon.errors import UsageError
+
+_LARGEST_IMAGE = 16384
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,10 @@ class ReadOptions:
     image_size: int | None = None
     mu_water: float | None = None
     max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (("--pixel-size", self.pixel_size), ("--mu-water", self.mu_water)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{option} {value:g}: expected a positive number")
+        if self.image_size is not None and not 1 <= self.image_size <= _LARGEST_IMAGE:
+            raise UsageError(f"--image-size {self.image_size}: expected 1 to {_LARGEST_IMAGE}")

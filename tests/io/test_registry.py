@@ -88,7 +88,7 @@ def test_foreign_hdf5_files_say_what_is_in_them(tmp_path):
         (b"\x1f\x8b" + bytes(30), "gzip file: unpack it first"),
         (
             b"hello world",
-            r"beginning with the bytes 68 65 6c 6c; known formats: medrecon, fastmri, ismrmrd, cfl, arrays",
+            r"beginning with the bytes 68 65 6c 6c; known formats: medrecon, fastmri, ismrmrd, ",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def plugged(monkeypatch):
 def test_own_methods():
     methods = available_methods()
     assert {"adjoint", "cg-sense", "tikhonov", "tv", "l1-wavelet"} <= methods.keys()
-    assert methods["tv"].parameters == ("regularization", "max_iter", "tol")
+    assert methods["tv"].parameters == ("regularization", "max_iter", "tol", "nonnegative")
     assert "medrecon" in methods["tv"].origin
 
 
@@ -43,6 +43,7 @@ def test_parameters_arrive():
         "regularization": 0.02,
         "max_iter": 7,
         "tol": 1e-3,
+        "nonnegative": False,
     }
 
 

@@ -27,7 +27,8 @@ Field = Callable[[int], Tensor | None]
 _logger = logging.getLogger("medrecon")
 
 
-def _no_field(_: int) -> Tensor | None:
+def no_field(_: int) -> Tensor | None:
+    """Return None: the file has no such field."""
     return None
 
 
@@ -51,8 +52,8 @@ class RawSinogram:
 
     rows: SliceStack
     schema: SinogramSchema
-    white: Field = _no_field
-    dark: Field = _no_field
+    white: Field = no_field
+    dark: Field = no_field
     center_known: bool = True
     slice_spacing: float = 1.0
 
@@ -186,8 +187,6 @@ def _resized(path: Path, operator: XRayTransform, options: ReadOptions) -> tuple
     size = options.image_size
     if size is None:
         return operator, []
-    if not 1 <= size <= 16384:
-        raise InputError(f"--image-size {size}: expected 1 to 16384")
     pixel = max(operator.image_shape[1:]) * operator.pixel_size / size
     try:
         return _rebuilt(operator, image_shape=[1, size, size], pixel_size=pixel), []

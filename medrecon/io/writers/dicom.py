@@ -51,7 +51,7 @@ def check_dicom(image: Image) -> None:
         if 0 < spread < 4 or spread > 65535:
             raise UsageError(
                 f"a CT image in DICOM is stored as whole Hounsfield units, but the values span {spread:.4g}; "
-                "convert attenuation to HU, or write a .nii.gz instead"
+                "state the attenuation of water to convert to HU (--mu-water 0.02), or write a .nii.gz instead"
             )
 
 

@@ -102,9 +102,9 @@ def test_image_size_keeps_the_extent(truth):
 def test_rings_and_hounsfield(truth):
     operator, y = truth
     striped = y.clone()
-    striped[:, 30] += 0.4
+    striped[:, 42] += 0.4
     scan = sinogram_scan(FILE, "x", raw(striped, operator), ReadOptions(suppress_rings=True, mu_water=0.019))
-    assert float((scan.measurements[0][0] - y).norm()) < 0.2 * float((striped - y).norm())
+    assert float((scan.measurements[0][0] - y)[:, 42].abs().max()) < 0.01
     assert scan.mu_water == 0.019
     assert any("--suppress-rings" in note for note in scan.notes)
 
