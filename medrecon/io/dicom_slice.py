@@ -52,7 +52,7 @@ _FLAWS = (
 
 
 @contextmanager
-def _naming(path: Path, what: str) -> Iterator[None]:
+def naming_flaws(path: Path, what: str) -> Iterator[None]:
     """Re-raise whatever pydicom stumbles over as one InputError, without any content of the file.
 
     Its warnings and log messages quote values, which may identify a patient: they are held back.
@@ -150,7 +150,7 @@ def read_slice(path: Path, *, identifiers: bool = False, max_bytes: int | None =
     from pydicom import dcmread
 
     structure = outline(path)
-    with _naming(path, "its header"):
+    with naming_flaws(path, "its header"):
         tags: list[Any] = _DESCRIPTION + (_IDENTIFIERS if identifiers else [])
         data = dcmread(path, stop_before_pixels=True, specific_tags=tags)
         header = {keyword: value for keyword in tags if (value := _plain(data, keyword)) is not None}
@@ -192,7 +192,7 @@ def read_pixels(image: DicomSlice) -> NDArray[np.float32]:
     from pydicom import dcmread
 
     path = image.path
-    with _naming(path, "its pixel data"):
+    with naming_flaws(path, "its pixel data"):
         tags: list[Any] = [*_DESCRIPTION, "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
         data = dcmread(path, specific_tags=tags)
         _require_decoder(path, data)

@@ -58,6 +58,7 @@ _READERS = (
     _Entry(f"{_PACKAGE}.data_exchange", "DataExchangeReader", ("exchange/data",), places=True),
     _Entry(f"{_PACKAGE}.lodopab", "LoDoPaBReader", ("data",), places=True),
     _Entry(f"{_PACKAGE}.htc2022", "Htc2022Reader", places=True),
+    _Entry(f"{_PACKAGE}.ct_pd", "CtPdReader", places=True),
     _Entry(f"{_PACKAGE}.cfl", "CflReader", places=True),
     _Entry(f"{_PACKAGE}.arrays", "ArrayReader", general=True, places=True),
 )
@@ -79,7 +80,7 @@ def read_scan(path: Path | str, options: ReadOptions = _DEFAULTS) -> Scan:
     Parameters
     ----------
     path
-        The file; for BART the .cfl, the .hdr or their common stem.
+        The file; for BART the .cfl, the .hdr or their common stem; for DICOM-CT-PD a file or the folder.
     options
         What the file does not say.
 
@@ -91,6 +92,10 @@ def read_scan(path: Path | str, options: ReadOptions = _DEFAULTS) -> Scan:
         Not here but when a slice is read that holds NaN, Inf or nothing at all (see ``options.nonfinite``).
     """
     path = Path(path)
+    if path.is_dir():
+        from medrecon.io.readers.ct_pd import first_projection
+
+        path = first_projection(path)
     header = path.with_name(path.name + ".hdr")
     source = Source(header if not path.exists() and header.is_file() else path, max_bytes=options.max_bytes)
     try:
