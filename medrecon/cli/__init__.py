@@ -13,7 +13,7 @@ from medrecon import __version__
 if TYPE_CHECKING:
     from cyclopts import App
 
-ABOUT = """From raw measurements to images: MRI k-space, compressed sensing, any linear operator.
+ABOUT = """From raw measurements to images: MRI k-space, CT sinograms, compressed sensing, any linear operator.
 
 Results go to standard output, log and progress to standard error. Not for diagnostic use.
 Exit codes: 0 ok, 1 reconstruction failed, 2 usage, 3 unreadable input, 4 NaN or diverged,

@@ -11,9 +11,10 @@ from medrecon.cli.console import print_json, print_table
 from medrecon.cli.options import Json
 
 _NEEDED = (
-    "torch", "numpy", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts", "rich",
+    "torch", "numpy", "numba", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts", "rich",
 )  # fmt: skip
 _OPTIONAL = {
+    "astra-toolbox": "its CPU projectors as operators",
     "highdicom": "reads DICOM back in the tests",
     "ismrmrd": "writes ISMRMRD files in the tests",
     "pylibjpeg": "compressed DICOM images",
@@ -28,7 +29,7 @@ def doctor(*, as_json: Json = False) -> int:
     """
     from medrecon.cli.runtime import available_threads
 
-    checks = {"Fourier transform": _fourier, "sandboxed HDF5": _sandbox}
+    checks = {"Fourier transform": _fourier, "X-ray projector": _projector, "sandboxed HDF5": _sandbox}
     report: dict[str, Any] = {
         "medrecon": __version__,
         "python": platform.python_version(),
@@ -95,6 +96,19 @@ def _fourier() -> None:
     from medrecon.testing import adjoint_error
 
     operator = CartesianMRI(torch.arange(6) % 2 == 0, image_shape=(5, 6))
+    if torch.cuda.is_available():
+        operator = operator.cuda()
+    if adjoint_error(operator) > 1e-6:
+        raise ArithmeticError("the adjoint is wrong")
+
+
+def _projector() -> None:
+    import torch
+
+    from medrecon.operators import ParallelBeam2D
+    from medrecon.testing import adjoint_error
+
+    operator = ParallelBeam2D((8, 9), torch.arange(5.0))
     if torch.cuda.is_available():
         operator = operator.cuda()
     if adjoint_error(operator) > 1e-6:
