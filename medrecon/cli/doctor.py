@@ -11,7 +11,8 @@ from medrecon.cli.console import print_json, print_table
 from medrecon.cli.options import Json
 
 _NEEDED = (
-    "torch", "numpy", "numba", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts", "rich",
+    "torch", "numpy", "numba", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts",
+    "rich",
 )  # fmt: skip
 _OPTIONAL = {
     "astra-toolbox": "its CPU projectors as operators",
