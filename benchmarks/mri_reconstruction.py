@@ -155,7 +155,8 @@ def of_medrecon(scan: Scan, *, quick: bool) -> dict[str, Method]:
         def solve(weight: float) -> Image:
             return make_method(name, {**settings, "regularization": weight})(y, operator)[0, 0].numpy()
 
-        return Method(solve, grid, float(make_method(name).config()["regularization"]))
+        default = make_method(name).settings(operator)["regularization"]
+        return Method(solve, grid, float(default or 0))
 
     return {
         "medrecon cg-sense": method("cg-sense", ENERGY),

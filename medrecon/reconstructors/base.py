@@ -92,6 +92,10 @@ class Reconstructor(nn.Module, ABC):
         """Return the parameters that, with :func:`~medrecon.reconstructors.make_method`, rebuild this method."""
         return {name: getattr(self, name) for name in parameter_names(type(self))}
 
+    def settings(self, operator: LinearOperator) -> dict[str, Setting]:  # noqa: ARG002 (for those that depend on it)
+        """Return the parameters in effect for an operator, where some that were left open depend on it."""
+        return self.config()
+
     def extra_repr(self) -> str:
         """Name the parameters."""
         return ", ".join(f"{name}={value!r}" for name, value in self.config().items())

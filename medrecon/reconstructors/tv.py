@@ -5,7 +5,7 @@ from torch import Tensor
 
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
-from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.reconstructors.base import Progress, Reconstructor, Setting
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.proximal_gradient import DataTerm, ProximalGradient
 from medrecon.reconstructors.registry import register_method
@@ -64,7 +64,17 @@ class TotalVariation(Reconstructor):
             )
         data = DataTerm(operator, measurements)
         prox = TotalVariationProx(data.start, nonnegative=self.nonnegative)
-        weight, iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
-        weight = weight if self.regularization is None else self.regularization
-        iterations = iterations if self.max_iter is None else self.max_iter
+        weight, iterations = self._strength(operator)
         return ProximalGradient("tv", weight, iterations, self.tol).minimize(data, prox, progress)
+
+    def settings(self, operator: LinearOperator) -> dict[str, Setting]:
+        """Return the parameters, with λ and the iterations that were left open."""
+        weight, iterations = self._strength(operator)
+        return {**self.config(), "regularization": weight, "max_iter": iterations}
+
+    def _strength(self, operator: LinearOperator) -> tuple[float, int]:
+        weight, iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
+        return (
+            weight if self.regularization is None else self.regularization,
+            iterations if self.max_iter is None else self.max_iter,
+        )

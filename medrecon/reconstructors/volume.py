@@ -153,6 +153,7 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
 
     planes: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
     records: list[dict[str, Any]] = []
+    parameters: dict[str, Any] = {}
     for done, index in enumerate(slices):
 
         def report(step: int, steps: int, done: int = done) -> None:
@@ -168,6 +169,7 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
             continue
         generator = torch.Generator(plan.device).manual_seed(plan.seed + index)
         plane, record = _slice(scan, plan, reconstructor, data, index, generator, report)
+        parameters = record.pop("parameters", {})
         planes.append(_finished(plane, scan, index))
         records.append({"slice": index, **record})
         report(1, 1)
@@ -181,7 +183,7 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
         "method": name,
         "method_requested": plan.method,
         "method_reason": reason,
-        "parameters": dict(reconstructor.config()) if reconstructor is not None else {},
+        "parameters": parameters,
         "slices": records,
         "residual": residual,
         "device": str(plan.device),
@@ -224,6 +226,7 @@ def _slice(
         if reconstructor is None:
             raise UsageError("method 'rss' needs coil images")
     x = reconstructor(y, operator, generator=generator, progress=report)
+    record["parameters"] = dict(reconstructor.settings(operator))
     residual = torch.linalg.vector_norm(operator(x) - y) / torch.linalg.vector_norm(y)
     record["residual"] = float(residual)
     if x.is_complex():

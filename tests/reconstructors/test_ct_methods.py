@@ -147,6 +147,7 @@ def test_tv_has_other_defaults_for_x_rays(sparse):
     operator, _, y = sparse
     named = make_method("tv", {"regularization": 0.001, "max_iter": 100})
     assert torch.equal(make_method("tv")(y, operator), named(y, operator))
+    assert make_method("tv").settings(operator) == named.config()
     block = BlockCompressedSensing((16, 16), 0.5, block_size=8)
     data = block(disc(16))
     named = make_method("tv", {"regularization": 0.003, "max_iter": 50})

@@ -3,7 +3,8 @@
 import logging
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -170,6 +171,15 @@ class XRayTransform(LinearOperator):
     def initial(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection."""
         return self.filtered_backprojection(y)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Rebuild the operator from its geometry and its angles."""
+        geometry = {name: value for name, value in config.items() if name not in ("operator", "image_shape")}
+        geometry["image_center"] = tuple(config["image_center"])
+        build: Any = cls  # the two geometries take different lengths
+        operator: Self = build(tuple(config["image_shape"]), tensors["angles"], **geometry)
+        return operator
 
     def norm(self, *, max_iter: int = 50, tol: float = 1e-6) -> Tensor:
         """Return ‖A‖ by power iteration from a constant image, which is near the leading singular vector."""

@@ -1,8 +1,7 @@
 """Fan-beam X-ray transform of slices."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -167,20 +166,3 @@ class FanBeam2D(XRayTransform):
             "source_detector": self.source_detector,
             "detector_shape": self.detector_shape,
         }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Rebuild the operator."""
-        return cls(
-            tuple(config["image_shape"]),
-            tensors["angles"],
-            source_origin=config["source_origin"],
-            source_detector=config["source_detector"],
-            detector_count=config["detector_count"],
-            detector_pitch=config["detector_pitch"],
-            detector_shape=config["detector_shape"],
-            pixel_size=config["pixel_size"],
-            detector_offset=config["detector_offset"],
-            center_of_rotation=config["center_of_rotation"],
-            image_center=tuple(config["image_center"]),
-        )

@@ -1,8 +1,7 @@
 """Parallel-beam X-ray transform of slices."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,20 +112,6 @@ class ParallelBeam2D(XRayTransform):
     def config(self) -> dict[str, Any]:
         """Return the geometry; with the tensor of angles the operator is rebuilt from it."""
         return {"operator": "ct-parallel", **self._geometry_config()}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Rebuild the operator."""
-        return cls(
-            tuple(config["image_shape"]),
-            tensors["angles"],
-            detector_count=config["detector_count"],
-            detector_pitch=config["detector_pitch"],
-            pixel_size=config["pixel_size"],
-            detector_offset=config["detector_offset"],
-            center_of_rotation=config["center_of_rotation"],
-            image_center=tuple(config["image_center"]),
-        )
 
 
 def angular_weights(angles: Tensor) -> Tensor:
