@@ -222,6 +222,11 @@ def _one(
     scan = read_scan(file, options)
     for note in scan.notes:
         say(f"note: {note}") if not quiet else None
+    if target.format == "dicom" and scan.modality == "CT" and scan.mu_water is None:
+        raise UsageError(
+            f"{file.name}: DICOM holds CT images in Hounsfield units, and the file does not state the attenuation of "
+            "water; give it with --mu-water (0.02 per mm is usual), or write a .nii.gz in 1/mm"
+        )
     plan = replace(plan, slices=parse_slices(slices, len(scan.measurements)))
     if writing.dry_run:
         return _dry(scan, plan, target)
