@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 HELPERS = {"peers", "timing"}
@@ -41,6 +42,8 @@ def run(script, *arguments):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_quick_run(script, tmp_path):
     """Peers that are not installed are left out with a word about it."""
+    if script == "ct_cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     done = run(script, "--json", tmp_path / "deeper" / "rows.json")
     assert done.returncode == 0, done.stderr
     rows = check_rows(tmp_path / "deeper" / "rows.json")

@@ -16,14 +16,24 @@ _TRITON = ("parallel", "fan")
 
 def run(geometry: Geometry, direction: Direction, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401 (geometry)
     """Call ``direction`` of the module for that geometry and the device of ``x``."""
-    package = "medrecon.operators.ct"
-    if x.device.type == "cpu" and _present("numba"):
-        compiled = getattr(import_module(f"{package}.{geometry}_numba"), direction)
+    module = import_module(module_name(geometry, x.device.type))
+    function = getattr(module, direction)
+    if module.__name__.endswith("_numba"):
         given = [a.numpy() if isinstance(a, Tensor) else a for a in arguments]
-        return torch.from_numpy(compiled(x.numpy(), *given))
-    kind = "triton" if geometry in _TRITON and x.device.type == "cuda" and _present("triton") else "torch"
-    result: Tensor = getattr(import_module(f"{package}.{geometry}_{kind}"), direction)(x, *arguments)
+        return torch.from_numpy(function(x.numpy(), *given))
+    result: Tensor = function(x, *arguments)
     return result
+
+
+def module_name(geometry: Geometry, device: str) -> str:
+    """Return the full name of the module that serves a type of device."""
+    if device == "cpu" and _present("numba"):
+        name = f"{geometry}_numba"
+    elif device == "cuda" and geometry in _TRITON and _present("triton"):
+        name = f"triton_{geometry}"
+    else:
+        name = f"{geometry}_torch"
+    return f"medrecon.operators.ct.{name}"
 
 
 @lru_cache(maxsize=2)

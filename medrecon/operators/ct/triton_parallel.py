@@ -1,137 +1,235 @@
 """Joseph's parallel-beam projector in Triton, for CUDA: the same sums as :mod:`medrecon.operators.ct.parallel_torch`.
 
-Both directions are gathers, so nothing is atomic and results do not change from run to run. A program
-serves a few images at once, which share the arithmetic of positions. Views that cross rows and views
-that cross columns are launched apart; for the latter image and result are transposed, so that neighbouring
-threads read neighbouring numbers.
+Both directions are gathers: nothing is atomic, and results do not change from run to run. Forward, a
+program follows some bins of neighbouring views over the lines of a few images. Backward, a program owns
+a tile of pixels and asks every view for the bins within reach, with the weights of the forward direction.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-_IMAGES, _BINS, _PIXELS = 4, 128, 128
+from medrecon.errors import OperatorError
+from medrecon.operators.ct.triton_lines import fixed, fraction, lines_of, tile, walk, whole
+from medrecon.operators.ct.triton_runtime import (
+    LARGEST,
+    available,
+    check_size,
+    groups,
+    images_together,
+    interleave,
+    jit,
+    launching,
+)
 
+if TYPE_CHECKING:
+    import triton.language as tl
+else:
+    from medrecon.operators.ct.triton_runtime import language as tl
 
-class _Lines(NamedTuple):
-    """Bin k meets line i at middle + k · step + (i - h) · slope; all (chosen,), float64 but for the indices."""
+__all__ = ["available", "backproject", "project"]
 
-    chosen: Tensor
-    middle: Tensor
-    step: Tensor
-    slope: Tensor
-    scale: Tensor
+_TILE = 16  # pixels, each way
 
 
 def project(image: Tensor, views: Tensor, pitch: float, count: int) -> Tensor:
-    """Return the sinograms (N, views, count) of images (N, H, W)."""
-    result = image.new_zeros((image.shape[0], views.shape[0], count))
-    for columns in (False, True):
-        oriented = (image.mT if columns else image).contiguous()
-        lines = _lines(views, pitch, oriented.shape[2], columns=columns)
-        if not len(lines.chosen):
-            continue
-        number, rows, size = oriented.shape
-        grid = (len(lines.chosen), triton.cdiv(count, _BINS), triton.cdiv(number, _IMAGES))
-        _project[grid](oriented, *lines, result, number, rows, size, views.shape[0], count, _IMAGES, _BINS)
+    """Return the sinograms (N, views, count) of images (N, H, W).
+
+    Parameters
+    ----------
+    image
+        (N, H, W), float32 or float64, on a CUDA device.
+    views
+        (views, 3) float64: cos t, sin t, u0.
+    pitch
+        Distance of the bins in pixels.
+    count
+        Number of bins.
+    """
+    number, height, width = image.shape
+    check_size(height, width)
+    together = images_together(number, height * (width + 4) + width * (height + 4))
+    result = image.new_empty((number, views.shape[0], count))
+    with launching(image):
+        lines, cut = lines_of(image, together), tile(views.shape[0] * count, groups(number, together))
+        grid = (-(-count // cut["BINS"]), -(-views.shape[0] // cut["VIEWS"]), lines.shape[0])
+        _project[grid](
+            lines,
+            views.contiguous(),
+            result,
+            lines.shape[1],
+            *_double(pitch),
+            number,
+            views.shape[0],
+            count,
+            height,
+            width,
+            IMAGES=together,
+            enable_fp_fusion=True,
+            **cut,
+        )
     return result
 
 
 def backproject(sinogram: Tensor, views: Tensor, pitch: float, height: int, width: int) -> Tensor:
     """Return the images (N, height, width) of sinograms (N, views, bins): the transpose of :func:`project`."""
-    sinogram = sinogram.contiguous()
     number, total, count = sinogram.shape
-    result = sinogram.new_zeros((number, height, width))
-    for columns in (False, True):
-        rows, size = (width, height) if columns else (height, width)
-        lines = _lines(views, pitch, size, columns=columns)
-        if not len(lines.chosen):
-            continue
-        part = torch.empty((number, rows, size), dtype=sinogram.dtype, device=sinogram.device)
-        taps = math.floor(2 / float(lines.step.abs().min())) + 2
-        grid = (rows, triton.cdiv(size, _PIXELS), triton.cdiv(number, _IMAGES))
-        _backproject[grid](
-            sinogram, *lines, part, number, rows, size, total, count, len(lines.chosen), taps, _IMAGES, _PIXELS
+    check_size(height, width)
+    taps = math.ceil(2 / pitch)  # integers within (-1/pitch, 1/pitch) around any number
+    if count + 2 * taps + (height + width) / pitch > LARGEST:
+        raise OperatorError(
+            f"{count} bins of {pitch:.3g} pixels and an image of {height} x {width} are more than the CUDA projector "
+            "counts; use fewer and wider bins (detector_count, detector_pitch)"
         )
-        result += part.mT if columns else part
+    together = images_together(number, total * (count + 2 * taps))
+    result = sinogram.new_empty((number, height, width))
+    with launching(sinogram):
+        padded = sinogram.new_zeros((groups(number, together), total, count + 2 * taps, together))
+        interleave(padded[:, :, taps:-taps], sinogram)
+        starts = torch.empty((total, 3), dtype=torch.int64, device=sinogram.device)
+        hats = sinogram.new_empty((total, 3))
+        views = views.contiguous()
+        _prepare[(-(-total // 64),)](
+            views, starts, hats, *_double(pitch), total, height, width, BLOCK=64, enable_fp_fusion=True
+        )
+        grid = (-(-width // _TILE), -(-height // _TILE), padded.shape[0])
+        _backproject[grid](
+            padded,
+            starts,
+            hats,
+            result,
+            total * (count + 2 * taps),
+            number,
+            total,
+            count,
+            height,
+            width,
+            TAPS=taps,
+            TILE=_TILE,
+            IMAGES=together,
+            num_warps=4,
+            enable_fp_fusion=True,
+        )
     return result
 
 
-def _lines(views: Tensor, pitch: float, size: int, *, columns: bool) -> _Lines:
-    """Return where the views of one kind cross lines of ``size`` pixels."""
-    c, s, u0 = views.unbind(1)
-    chosen = ((c.abs() < s.abs()) == columns).nonzero()[:, 0]
-    c, s, u0 = c[chosen], s[chosen], u0[chosen]
-    sigma = -1 / s if columns else 1 / c
-    # rows: q = u/c + h + (i - h') tan t; columns: q = h - u/s + (j - h') cot t
-    return _Lines(
-        chosen.to(torch.int32),
-        sigma * u0 + (size - 1) / 2,
-        sigma * pitch,
-        c / s if columns else s / c,
-        sigma.abs(),
-    )
+def _double(x: float) -> tuple[float, float]:
+    """Return two numbers of single precision, as which Triton hands floats to kernels, that add up to ``x``."""
+    high = float(torch.tensor(x, dtype=torch.float32))
+    return high, x - high
 
 
-@triton.jit
+@jit
 def _project(
-    images, chosen, middle, step, slope, scale, sinogram, number, rows, size, views, count,
-    IMAGES: tl.constexpr, BINS: tl.constexpr,
-):  # fmt: skip
-    """Sum the lines of some images along some rays of a view."""
-    view = tl.program_id(0)
-    k = tl.program_id(1) * BINS + tl.arange(0, BINS)
-    n = tl.program_id(2) * IMAGES + tl.arange(0, IMAGES)
-    kind: tl.constexpr = images.dtype.element_ty
-    # the offset in double precision: it is large, and added only once a ray
-    start = (tl.load(middle + view) + k * tl.load(step + view)).to(kind)
-    rise = tl.load(slope + view).to(kind)
-    total = tl.zeros((IMAGES, BINS), dtype=kind)
-    base = images + n[:, None].to(tl.int64) * rows * size
-    present = (n < number)[:, None]
-    for i in range(rows):
-        q = start + (i - (rows - 1) * 0.5) * rise
-        left = tl.floor(q)
-        weight = (q - left)[None, :]
-        at = left.to(tl.int32)[None, :]
-        near = tl.load(base + i * size + at, mask=present & (at >= 0) & (at < size), other=0.0)
-        far = tl.load(base + i * size + at + 1, mask=present & (at >= -1) & (at < size - 1), other=0.0)
-        total += (1 - weight) * near + weight * far
-    total = total * tl.load(scale + view).to(kind)
-    out = sinogram + (n[:, None].to(tl.int64) * views + tl.load(chosen + view)) * count + k[None, :]
-    tl.store(out, total, mask=present & (k < count)[None, :])
+    lines: tl.tensor,
+    views: tl.tensor,
+    result: tl.tensor,
+    numbers: tl.tensor,
+    pitch_high: tl.tensor,
+    pitch_low: tl.tensor,
+    number: tl.tensor,
+    total: tl.tensor,
+    count: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    VIEWS: tl.constexpr,  # noqa: N803 (Triton's way to write compile-time values)
+    BINS: tl.constexpr,  # noqa: N803
+    LINES: tl.constexpr,  # noqa: N803
+    IMAGES: tl.constexpr,  # noqa: N803
+) -> None:
+    ray = tl.arange(0, VIEWS * BINS)
+    k = tl.program_id(0) * BINS + ray % BINS
+    view = tl.program_id(1) * VIEWS + ray // BINS
+    group = tl.program_id(2).to(tl.int64)
+    used = (k < count) & (view < total)
+    c = tl.load(views + view * 3, mask=used, other=1.0)
+    s = tl.load(views + view * 3 + 1, mask=used, other=0.0)
+    u = tl.load(views + view * 3 + 2, mask=used, other=0.0)
+    u += k.to(tl.float64) * (tl.cast(pitch_high, tl.float64) + tl.cast(pitch_low, tl.float64))
+    # rows: q = (u - Y_i s)/c + h_x, Y_i = h_y - i; columns: q = h_y - (u - X_j c)/s, X_j = j - h_x
+    h_x, h_y = (width - 1) * 0.5, (height - 1) * 0.5
+    columns = tl.abs(c) < tl.abs(s)
+    major, minor = tl.where(columns, s, c), tl.where(columns, c, s)
+    base = tl.where(columns, h_y - (u + h_x * c) / major, (u - h_y * s) / major + h_x)
+    sums = walk(lines + group * numbers * IMAGES, base, minor / major, columns, used, height, width,
+                VIEWS * BINS, LINES, IMAGES)  # fmt: skip
+    sums *= (1.0 / tl.abs(major)).to(sums.dtype)[:, None]
+    n = group * IMAGES + tl.arange(0, IMAGES)
+    to = result + n[None, :] * total * count + (view * count + k)[:, None]
+    tl.store(to, sums, mask=used[:, None] & (n < number)[None, :])
 
 
-@triton.jit
+@jit
+def _prepare(
+    views: tl.tensor,
+    starts: tl.tensor,
+    hats: tl.tensor,
+    pitch_high: tl.tensor,
+    pitch_low: tl.tensor,
+    total: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    BLOCK: tl.constexpr,  # noqa: N803
+) -> None:
+    """Find where views see pixel (0, 0), less the reach of a pixel, and how that moves with j and i; in bins."""
+    view = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    used = view < total
+    c = tl.load(views + view * 3, mask=used, other=1.0)
+    s = tl.load(views + view * 3 + 1, mask=used, other=0.0)
+    u = tl.load(views + view * 3 + 2, mask=used, other=0.0)
+    pitch = tl.cast(pitch_high, tl.float64) + tl.cast(pitch_low, tl.float64)
+    h_x, h_y = (width - 1) * 0.5, (height - 1) * 0.5
+    m = tl.maximum(tl.abs(c), tl.abs(s))
+    tl.store(starts + view * 3, fixed((h_y * s - h_x * c - u - m) / pitch), mask=used)
+    tl.store(starts + view * 3 + 1, fixed(c / pitch), mask=used)
+    tl.store(starts + view * 3 + 2, fixed(-s / pitch), mask=used)
+    # weight of bin k at the distance x in bins: max(0, 1/m - |x| pitch/m²)
+    kind = hats.dtype.element_ty
+    tl.store(hats + view * 3, (m / pitch - 1).to(kind), mask=used)
+    tl.store(hats + view * 3 + 1, (1.0 / m).to(kind), mask=used)
+    tl.store(hats + view * 3 + 2, (pitch / (m * m)).to(kind), mask=used)
+
+
+@jit
 def _backproject(
-    sinogram, chosen, middle, step, slope, scale, images, number, rows, size, views, count, used, taps,
-    IMAGES: tl.constexpr, PIXELS: tl.constexpr,
-):  # fmt: skip
-    """Collect for some pixels of a line what all views read there."""
-    i = tl.program_id(0)
-    j = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    n = tl.program_id(2) * IMAGES + tl.arange(0, IMAGES)
+    sinogram: tl.tensor,
+    starts: tl.tensor,
+    hats: tl.tensor,
+    result: tl.tensor,
+    numbers: tl.tensor,
+    number: tl.tensor,
+    total: tl.tensor,
+    count: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    TAPS: tl.constexpr,  # noqa: N803
+    TILE: tl.constexpr,  # noqa: N803
+    IMAGES: tl.constexpr,  # noqa: N803
+) -> None:
     kind: tl.constexpr = sinogram.dtype.element_ty
-    total = tl.zeros((IMAGES, PIXELS), dtype=kind)
-    present = (n < number)[:, None]
-    for view in range(used):
-        m, d = tl.load(middle + view), tl.load(step + view)
-        rise = (i - (rows - 1) * 0.5) * tl.load(slope + view).to(kind)
-        # bins between the left and the right neighbour of the pixel; the first may be one too early
-        reach = 1 / tl.abs(d)
-        first = tl.floor((j - m - rise) / d - reach).to(tl.int32)
-        base = sinogram + (n[:, None].to(tl.int64) * views + tl.load(chosen + view)) * count
-        factor = tl.load(scale + view).to(kind)
-        for tap in range(taps):
-            k = first + tap
-            q = (m + k * d).to(kind) + rise
-            weight = tl.maximum(1 - tl.abs(q - j), 0.0) * factor
-            seen = (k >= 0) & (k < count)
-            value = tl.load(base + k[None, :], mask=present & seen[None, :], other=0.0)
-            total += weight[None, :].to(kind) * value
-    out = images + n[:, None].to(tl.int64) * rows * size + i * size + j[None, :]
-    tl.store(out, total, mask=present & (j < size)[None, :])
+    pixel = tl.arange(0, TILE * TILE)
+    j = tl.program_id(0) * TILE + pixel % TILE
+    i = tl.program_id(1) * TILE + pixel // TILE
+    group = tl.program_id(2).to(tl.int64)
+    image = tl.arange(0, IMAGES)[None, :]
+    line = sinogram + group * numbers * IMAGES
+    sums = tl.zeros((TILE * TILE, IMAGES), dtype=kind)
+    for view in range(total):
+        # the first bin within reach is the one above this
+        position = tl.load(starts + view * 3) + j * tl.load(starts + view * 3 + 1) + i * tl.load(starts + view * 3 + 2)
+        before = whole(position)
+        distance = fraction(position, kind) + tl.load(hats + view * 3)
+        top, fall = tl.load(hats + view * 3 + 1), tl.load(hats + view * 3 + 2)
+        first = tl.minimum(tl.maximum(before + 1, -TAPS), count) + TAPS
+        here = line + (first * IMAGES)[:, None] + image
+        for tap in tl.static_range(TAPS):
+            weight = tl.maximum(top - tl.abs(distance - tap) * fall, 0.0)
+            sums += tl.load(here + tap * IMAGES) * weight[:, None]
+        line += (count + 2 * TAPS) * IMAGES
+    n = group * IMAGES + image
+    to = result + n * height * width + (i * width + j)[:, None]
+    tl.store(to, sums, mask=((i < height) & (j < width))[:, None] & (n < number))
