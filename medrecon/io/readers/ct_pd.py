@@ -84,7 +84,10 @@ class CtPdReader:
 
 def first_projection(folder: Path) -> Path:
     """Return a file of a folder of projections, for :func:`medrecon.io.read_scan` of the folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
     for path in files[:100]:
         if is_dicom(path) and has_projection(path):
             return path
