@@ -4,6 +4,7 @@
 Every detector row is one slice.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,9 +89,14 @@ def _angles(hdf5: Hdf5File, views: int) -> Tensor:
             f"{hdf5.path}: no angles (exchange/theta); add them as {views} degrees, e.g. with h5py: "
             f"f['exchange/theta'] = numpy.linspace(0, 180, {views}, endpoint=False)"
         )
+    info = hdf5.info(_THETA)
+    if info.dtype is None or info.dtype.kind not in "biuf":
+        raise InputError(f"{hdf5.path}: exchange/theta is {info.dtype or 'no array of numbers'}, expected angles")
     theta = hdf5.read(_THETA).astype("f8").reshape(-1)
     if len(theta) != views:
         raise InputError(f"{hdf5.path}: exchange/theta has {len(theta)} angles for {views} views; they must agree")
+    if not np.isfinite(theta).all():
+        raise InputError(f"{hdf5.path}: exchange/theta holds NaN or Inf, expected {views} angles in degrees")
     angles = torch.from_numpy(theta)
     unit = str(hdf5.attributes.get(_THETA, {}).get("units", "degrees")).lower()
     return angles if unit.startswith(_RADIANS) else torch.deg2rad(angles)

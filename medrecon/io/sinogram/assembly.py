@@ -171,7 +171,11 @@ def _centred(path: Path, raw: RawSinogram, sample: Tensor, options: ReadOptions)
                 f"{path}: the centre of rotation of a fan beam is not estimated; give its detector column (--center)"
             )
         clean = torch.nan_to_num(sample)
-        column = find_rotation_center(clean, operator.angles[0])
+        try:
+            column = find_rotation_center(clean, operator.angles[0])
+        except InputError as error:
+            evidence = "; ".join(["", *angle_notes(operator)])
+            raise InputError(f"{path}: {error}{evidence}") from error
         said = f"centre of rotation found at detector column {column:.2f} of {bins} (--center {column:.2f} sets it)"
     else:
         column, said = float(center), ""

@@ -17,6 +17,9 @@ from medrecon.operators.ct.filters import Window, filter_sinogram
 from medrecon.operators.ct.pixel_torch import PixelGrid
 from medrecon.operators.solvers import inner, per_sample
 
+SHORTEST, LONGEST = 1e-9, 1e9
+"""Lengths in mm beyond which a number is a mistake."""
+
 _MANY_TURNS = 40.0
 _logger = logging.getLogger("medrecon")
 
@@ -94,12 +97,15 @@ class XRayTransform(LinearOperator):
             raise OperatorError(f"{name}: detector_count must be at least 1, got {detector_count}")
         lengths = {"pixel_size": pixel_size, "detector_pitch": detector_pitch}
         for what, length in lengths.items():
-            if not (math.isfinite(length) and length > 0):
-                raise OperatorError(f"{name}: {what} must be a positive length in mm, got {length}")
+            if not SHORTEST <= length <= LONGEST:
+                raise OperatorError(
+                    f"{name}: {what} must be a positive length in mm, {SHORTEST:g} to {LONGEST:g}, got {length}"
+                )
         shifts = (detector_offset, center_of_rotation, *image_center)
-        if not all(math.isfinite(shift) for shift in shifts) or len(image_center) != 2:
+        if not all(abs(shift) <= LONGEST for shift in shifts) or len(image_center) != 2:
             raise OperatorError(
-                f"{name}: detector_offset, center_of_rotation and image_center (x, y) must be finite, got {shifts}"
+                f"{name}: detector_offset, center_of_rotation and image_center (x, y) must be finite, at most "
+                f"{LONGEST:g} mm, got {shifts}"
             )
         super().__init__((channels, height, width), (channels, angles.shape[1], detector_count))
         self.detector_count = int(detector_count)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from medrecon.errors import OperatorError
-from medrecon.operators.ct.base import PixelGeometry, XRayTransform
+from medrecon.operators.ct.base import LONGEST, SHORTEST, PixelGeometry, XRayTransform
 from medrecon.operators.ct.fan_ops import fan_backprojection, fan_projection
 from medrecon.operators.ct.fan_weights import redundancy_weights
 from medrecon.operators.registry import register_operator
@@ -85,7 +85,7 @@ class FanBeam2D(XRayTransform):
         )
         if detector_shape not in get_args(DetectorShape):
             raise OperatorError(f"FanBeam2D: detector_shape must be flat or arc, got {detector_shape!r}")
-        if not 0 < source_origin < source_detector < math.inf:
+        if not SHORTEST <= source_origin < source_detector <= LONGEST:
             raise OperatorError(
                 "FanBeam2D: expected 0 < source_origin < source_detector in mm (source to axis, source to detector), "
                 f"got {source_origin} and {source_detector}"

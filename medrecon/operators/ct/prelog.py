@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from medrecon.errors import InputError, NumericalError, UsageError
+from medrecon.errors import EmptyDataError, InputError, NumericalError, UsageError
 
 _LEAST_PHOTONS = 0.1
 _LEAST_TRANSMISSION = 1e-5
@@ -103,6 +103,8 @@ def line_integrals(
         nonfinite=int(bad.sum()),
         samples=counts.numel(),
     )
+    if report.clamped and report.clamped == int(live.sum()):
+        raise EmptyDataError("not a single sample holds photons: there is nothing to reconstruct")
     y = -torch.log(torch.where(live, ratio, 1).clamp_min(floor))
     if report.dead or report.nonfinite:
         y = interpolate_bins(y, live.expand_as(y))

@@ -91,6 +91,9 @@ def test_without_white_field_the_values_are_line_integrals(file):
     [
         (lambda out: out.__delitem__("exchange/theta"), "no angles"),
         (replaced("exchange/theta", np.arange(89.0)), "89 angles for 90 views"),
+        (replaced("exchange/theta", np.full(90, np.nan)), "exchange/theta holds NaN"),
+        (replaced("exchange/theta", np.array([b"a"] * 90)), "expected angles"),
+        (replaced("exchange/theta", np.deg2rad(np.arange(90) * 2.0)), "is angle_unit rad"),
         (replaced("exchange/data_white", np.ones((2, 3, 47))), "'exchange/data_white' has shape"),
         (replaced("exchange/data", np.ones((90, 48))), "'exchange/data' has shape"),
         (replaced("exchange/data_white", np.zeros((2, 3, 48))), "no signal"),

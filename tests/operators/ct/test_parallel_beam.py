@@ -247,6 +247,7 @@ def test_norm_is_the_largest_singular_value():
         ({"detector_pitch": -1.0}, "detector_pitch must be a positive length"),
         ({"pixel_size": math.inf}, "pixel_size must be a positive length"),
         ({"center_of_rotation": math.nan}, "must be finite"),
+        ({"pixel_size": 1e300}, "pixel_size must be a positive length"),
     ],
 )
 def test_errors(changes, message):

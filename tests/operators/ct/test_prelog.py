@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medrecon.errors import InputError, NumericalError, UsageError
+from medrecon.errors import EmptyDataError, InputError, NumericalError, UsageError
 from medrecon.operators.ct.prelog import PrelogReport, interpolate_bins, line_integrals
 
 
@@ -39,6 +39,11 @@ def test_no_photons_become_a_tenth(y):
     assert float(result[0, 0]) == pytest.approx(math.log(1e4))
     assert report.clamped == 2
     assert "2 of 220 samples had no photons" in report.notes()[0]
+
+
+def test_no_photons_at_all(y):
+    with pytest.raises(EmptyDataError, match="not a single sample"):
+        line_integrals(torch.zeros_like(y), i0=1e3)
 
 
 def test_dead_bins_are_interpolated(y):
