@@ -5,11 +5,12 @@ import torch
 
 from medrecon.errors import NumericalError, OperatorError
 from medrecon.operators import CartesianMRI, Inpainting
-from medrecon.reconstructors import Adjoint, L1Wavelet, Tikhonov, TotalVariation, available_methods, make_method
+from medrecon.reconstructors import Adjoint, Cgls, L1Wavelet, Tikhonov, TotalVariation, available_methods, make_method
 
 # few iterations, and tolerances at which samples of a batch stop at different times
 METHODS = [
     Adjoint(),
+    Cgls(max_iter=15, tol=1e-3),
     Tikhonov(max_iter=15, tol=1e-3),
     TotalVariation(max_iter=25, tol=1e-2),
     L1Wavelet(max_iter=25, tol=1e-2),
@@ -144,7 +145,7 @@ def test_progress(method, brain):
     assert {total for _, total in calls} == {method.max_iter}
 
 
-@pytest.mark.parametrize("method", METHODS[2:], ids=name)
+@pytest.mark.parametrize("method", METHODS[3:], ids=name)
 @pytest.mark.parametrize("factor", [0.1, 100.0, 1e-6])
 def test_any_operator_norm(method, brain, factor):
     plain = method(brain.data, brain.operator)
@@ -152,7 +153,7 @@ def test_any_operator_norm(method, brain, factor):
     assert relative(scaled, plain) < 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS[2:], ids=name)
+@pytest.mark.parametrize("method", METHODS[3:], ids=name)
 def test_an_operator_norm_for_every_sample(method, brain):
     factors = torch.tensor([0.1, 100.0])
     operator = brain.operator * factors
@@ -173,7 +174,7 @@ def test_divergence_raises(method, brain):
         method(brain.data, operator)
 
 
-@pytest.mark.parametrize("method", METHODS[2:], ids=name)
+@pytest.mark.parametrize("method", METHODS[3:], ids=name)
 def test_starts_where_the_operator_says(method, brain):
     class InOtherUnits(CartesianMRI):
         def initial(self, y):
