@@ -41,7 +41,8 @@ from medrecon.operators.coils import espirit, find_calibration_region
 from medrecon.operators.fourier import centred_fft, centred_ifft
 from medrecon.operators.recipes import load_recipe
 from medrecon.operators.samplers.registry import make_sampler
-from medrecon.reconstructors import intensity_scale, make_method
+from medrecon.operators import intensity_scale
+from medrecon.reconstructors import make_method
 from medrecon.simulation import simulate, smooth_phase
 
 Image = NDArray[Any]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medrecon.operators.ct.parallel_beam import ParallelBeam2D
     from medrecon.operators.inpainting import Inpainting
     from medrecon.operators.registry import available_operators, operator_from_config, register_operator
+    from medrecon.operators.scaling import intensity_scale
 
 _MODULES = {
     "BlockCompressedSensing": "block_cs",
@@ -22,6 +23,7 @@ _MODULES = {
     "LinearOperator": "base",
     "ParallelBeam2D": "ct.parallel_beam",
     "available_operators": "registry",
+    "intensity_scale": "scaling",
     "operator_from_config": "registry",
     "register_operator": "registry",
     "vstack": "composition",
@@ -35,6 +37,7 @@ __all__ = [
     "LinearOperator",
     "ParallelBeam2D",
     "available_operators",
+    "intensity_scale",
     "operator_from_config",
     "register_operator",
     "vstack",

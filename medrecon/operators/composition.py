@@ -162,6 +162,8 @@ class Scaled(_Compound):
 
     def __init__(self, operator: LinearOperator, factor: float | Tensor) -> None:
         factor = torch.as_tensor(factor, dtype=torch.float64, device=operator.device).reshape(-1)
+        if isinstance(operator, Scaled):
+            operator, factor = operator.operator, operator.factor * factor
         if not bool(torch.isfinite(factor).all()) or bool((factor == 0).any()):
             name = type(operator).__name__
             raise OperatorError(f"{name}: expected a finite factor other than 0, got {factor.tolist()}")
@@ -197,6 +199,12 @@ class Scaled(_Compound):
 
     def _pinv_adjoint(self, x: Tensor) -> Tensor:
         return self._times(self.operator._pinv_adjoint(x), -1)
+
+    def initial(self, y: Tensor) -> Tensor:
+        """Return the start of A for y / c where A has one of its own, as filtered back-projection; else (c A)^H y."""
+        if type(self.operator).initial is LinearOperator.initial:
+            return self.adjoint(y)
+        return self.operator.initial(self._times(self._as_data(y), -1))
 
     def norm(self, *, max_iter: int = 200, tol: float = 1e-5) -> Tensor:
         """Return |c| ‖A‖."""

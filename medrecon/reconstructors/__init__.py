@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from medrecon.reconstructors.cgls import Cgls
     from medrecon.reconstructors.fbp import FilteredBackProjection
     from medrecon.reconstructors.registry import MethodInfo, available_methods, make_method, register_method
-    from medrecon.reconstructors.scaling import intensity_scale
     from medrecon.reconstructors.sirt import Sirt
     from medrecon.reconstructors.tikhonov import Tikhonov
     from medrecon.reconstructors.tv import TotalVariation
@@ -27,7 +26,6 @@ _MODULES = {
     "Tikhonov": "tikhonov",
     "TotalVariation": "tv",
     "available_methods": "registry",
-    "intensity_scale": "scaling",
     "make_method": "registry",
     "register_method": "registry",
 }
@@ -43,7 +41,6 @@ __all__ = [
     "Tikhonov",
     "TotalVariation",
     "available_methods",
-    "intensity_scale",
     "make_method",
     "register_method",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor
 from medrecon.operators.base import LinearOperator
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.registry import register_method
-from medrecon.reconstructors.scaling import unit_peak
+from medrecon.operators.scaling import unit_peak
 
 
 @register_method("adjoint")

@@ -9,7 +9,7 @@ from medrecon.operators.solvers import inner, per_sample
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.parameters import count, number
 from medrecon.reconstructors.registry import register_method
-from medrecon.reconstructors.scaling import unit_peak
+from medrecon.operators.scaling import unit_peak
 
 
 @register_method("cgls")

@@ -10,7 +10,7 @@ from medrecon.operators.ct.filters import WINDOWS, Window
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.parameters import choice, switch
 from medrecon.reconstructors.registry import register_method
-from medrecon.reconstructors.scaling import unit_peak
+from medrecon.operators.scaling import unit_peak
 
 
 @register_method("fbp")

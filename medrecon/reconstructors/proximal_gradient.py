@@ -15,7 +15,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.solvers import per_sample
 from medrecon.reconstructors.base import Progress
 from medrecon.reconstructors.convergence import Convergence
-from medrecon.reconstructors.scaling import data_fit, energy_median, unit_peak
+from medrecon.operators.scaling import data_fit, energy_median, unit_peak
 
 Prox = Callable[[Tensor, int, float], Tensor]
 """Map (planes, iteration, λ) to the proximal point; may overwrite the planes it is given."""
@@ -45,7 +45,7 @@ class DataTerm:
     Attributes
     ----------
     start
-        α x₀ / s, as planes: where to begin (see :mod:`medrecon.reconstructors.scaling`).
+        α x₀ / s, as planes: where to begin (see :mod:`medrecon.operators.scaling`).
     """
 
     def __init__(self, operator: LinearOperator, measurements: Tensor) -> None:

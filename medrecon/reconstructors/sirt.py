@@ -10,7 +10,7 @@ from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.convergence import Convergence
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.registry import register_method
-from medrecon.reconstructors.scaling import unit_peak
+from medrecon.operators.scaling import unit_peak
 
 _NO_WEIGHT = 1e-6
 # X-ray transforms, whose interpolation has small negative lobes, stay below 0.02; mixed signs exceed 1.

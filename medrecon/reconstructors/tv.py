@@ -21,7 +21,7 @@ class TotalVariation(Reconstructor):
     Minimises ½‖A x - y‖² + λ s ‖A‖² TV(x) (Rudin, Osher and Fatemi, Physica D 60:259, 1992; Lustig et
     al., Magn. Reson. Med. 58:1182, 2007) by accelerated proximal gradient descent. TV is isotropic,
     takes complex images as such and every channel or map set for itself; s is the sample's intensity
-    scale (:mod:`medrecon.reconstructors.scaling`), so λ has no unit.
+    scale (:mod:`medrecon.operators.scaling`), so λ has no unit.
 
     Parameters
     ----------

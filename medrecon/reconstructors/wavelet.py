@@ -19,7 +19,7 @@ class L1Wavelet(Reconstructor):
     Minimises ½‖A x - y‖² + λ s ‖A‖² ‖W x‖₁ (Lustig et al., Magn. Reson. Med. 58:1182, 2007) by FISTA.
     W are the detail coefficients of an orthonormal periodic wavelet transform, taken as complex numbers
     and for every channel or map set alone; s is the sample's intensity scale
-    (:mod:`medrecon.reconstructors.scaling`), so λ has no unit.
+    (:mod:`medrecon.operators.scaling`), so λ has no unit.
 
     Where a size is no multiple of 2^levels the image is solved for on the next larger grid that is. The
     operator does not see the extra pixels and the wavelets fill them as suits the image best, so the

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting
-from medrecon.reconstructors import Tikhonov, TotalVariation, intensity_scale
+from medrecon.operators import intensity_scale
+from medrecon.reconstructors import Tikhonov, TotalVariation
 from medrecon.reconstructors.proximal_gradient import ProximalGradient
 from medrecon.reconstructors.tv_prox import TotalVariationProx
 from medrecon.simulation import brain_phantom

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from medrecon.operators import CartesianMRI, Inpainting
-from medrecon.reconstructors import L1Wavelet, Tikhonov, intensity_scale
+from medrecon.operators import intensity_scale
+from medrecon.reconstructors import L1Wavelet, Tikhonov
 from medrecon.reconstructors.wavelet_prox import WaveletShrinkage
 from medrecon.reconstructors.wavelet_transform import WaveletTransform
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medrecon.operators import Inpainting
-from medrecon.reconstructors.scaling import energy_median, intensity_scale
+from medrecon.operators.scaling import energy_median, intensity_scale
 
 
 def everything(height, width):

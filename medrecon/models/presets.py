@@ -1,0 +1,65 @@
+"""Configurations of the Invertible Diffusion Model by name."""
+
+import math
+from difflib import get_close_matches
+from typing import Any
+
+# Trained from scratch on small data these differ from the published model in four ways, all measured at
+# equal time (see docs/idm.md): no pixel shuffle at the border, gated blocks, injectors that start as the
+# identity, and a noise level that falls from step to step instead of α = 1/2 everywhere.
+_FROM_SCRATCH: dict[str, Any] = {
+    "stem": 1,
+    "block": "gated",
+    "zero_init_injectors": True,
+    "data_consistency": "learned",
+    "intensity": None,
+}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "sd15": {},
+    "base": {**_FROM_SCRATCH, "widths": [48, 96, 192], "heads": [0, 0, 6], "groups": 8},
+    "small": {**_FROM_SCRATCH, "widths": [24, 48, 96], "heads": [0, 0, 3], "groups": 4, "layers": 1},
+    "tiny": {**_FROM_SCRATCH, "widths": [8, 16], "heads": [0, 2], "groups": 4, "layers": 1},
+}
+NOISE_LEVELS = (0.14, 2.0)
+"""√(1-ᾱ)/√ᾱ at t = 1 and t = T of the presets for training from scratch."""
+
+
+def preset(name: str, *, image_channels: int = 1, steps: int = 3) -> dict[str, Any]:
+    """Return the configuration of that name.
+
+    ==========  ============  ================================================================
+    name        parameters    for
+    ==========  ============  ================================================================
+    ``sd15``    115.3 M       published weights, or a start from Stable Diffusion 1.5
+    ``base``    …             a GPU
+    ``small``   …             a CPU
+    ``tiny``    …             tests
+    ==========  ============  ================================================================
+
+    All but ``sd15`` have no attention except at their coarsest level.
+
+    Parameters
+    ----------
+    name
+        See the table.
+    image_channels
+        1, 2 or 3.
+    steps
+        T.
+    """
+    if name not in _PRESETS:
+        close = get_close_matches(name, _PRESETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no preset is called {name!r}, there are {', '.join(_PRESETS)}{hint}")
+    config = {**_PRESETS[name], "image_channels": image_channels, "steps": steps}
+    if name != "sd15":
+        config["alphas"] = falling_noise(steps)
+    return config
+
+
+def falling_noise(steps: int) -> list[float]:
+    """Return α_1 … α_T for noise levels √(1-ᾱ_t)/√ᾱ_t in geometric progression, see :data:`NOISE_LEVELS`."""
+    first, last = NOISE_LEVELS
+    ratio = (last / first) ** (1 / max(steps - 1, 1))
+    bars = [1.0, *(1 / (1 + (first * ratio**t) ** 2) for t in range(steps))]
+    return [math.prod([after, 1 / before]) for before, after in zip(bars, bars[1:], strict=False)]

@@ -1,0 +1,16 @@
+r"""The two halves of a deterministic diffusion step (DDIM with η = 0; Song et al., ICLR 2021, eq. 12).
+
+A noisy image is :math:`x_t = \sqrt{\barα_t}\, x_0 + \sqrt{1 - \barα_t}\, e`.
+"""
+
+from torch import Tensor
+
+
+def denoise(x: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    r"""Return the clean image, :math:`x_0 = (x_t - \sqrt{1 - \barα_t}\, e) / \sqrt{\barα_t}`."""
+    return (x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+
+
+def renoise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    r"""Return the image at an earlier step, :math:`\sqrt{\barα_{t-1}}\, x_0 + \sqrt{1 - \barα_{t-1}}\, e`."""
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
