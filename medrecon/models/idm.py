@@ -13,11 +13,11 @@ from medrecon.errors import OperatorError
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
 from medrecon.models.data_consistency import data_consistency
-from medrecon.models.injector import on_image
+from medrecon.models.injector import on_image, real_channels
 from medrecon.models.memory import Memory, choose_memory
 from medrecon.models.presets import preset
 from medrecon.models.rebinding import Call
-from medrecon.models.reversible import SAFE_MIX, Keep, reversible_chain
+from medrecon.models.reversible import Keep, rebuildable, reversible_chain
 from medrecon.models.sampling import denoise, renoise
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
@@ -52,7 +52,8 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
     α, v, s and m are learned, and so is, where ``data_consistency`` says so, the weight of the data.
 
     Any :class:`~medrecon.operators.LinearOperator` on two-dimensional images will do. It is divided by
-    its norm, and the images by an intensity scale; both are undone at the end.
+    its norm, and the images by an intensity scale; both are undone at the end. Where it has more
+    channels than the model (coil map sets, a stack of slices), each group of ``image_channels`` is an image.
 
     Parameters
     ----------
@@ -62,12 +63,16 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         T.
     widths, layers, stem, block, heads, groups
         Of the U-Net, see :class:`~medrecon.models.unet.InjectedUNet`.
-    injectors, zero_init_injectors
-        Where the measurements enter the U-Net, and whether those branches start as the identity.
+    injectors
+        Where the measurements enter the U-Net.
+    zero_init
+        Whether the injectors start as the identity and the U-Net as zero.
     alphas
         Where α starts: one number, or one for every step, α_1 first.
+    mix
+        Where the v of the steps start; those of the layers start at 1/2.
     alpha_bounds, mix_bounds
-        The open intervals of α and v.
+        The open intervals of α and of all v.
     data_consistency
         "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step.
     consistency_iterations
@@ -117,10 +122,11 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         heads: Sequence[int] = (8, 8),
         groups: int = 32,
         injectors: InjectorPlaces = "all",
-        zero_init_injectors: bool = False,  # noqa: FBT001, FBT002 (read from config.json by name)
+        zero_init: bool = False,  # noqa: FBT001, FBT002 (read from config.json by name)
         alphas: float | Sequence[float] = 0.5,
         alpha_bounds: Sequence[float] = (0.05, 0.999),
-        mix_bounds: Sequence[float] = (0.4, 0.9),
+        mix: float = 0.5,
+        mix_bounds: Sequence[float] = (0.05, 0.95),
         data_consistency: Literal["projection", "learned"] = "projection",
         consistency_iterations: int = 10,
         final_consistency: bool = False,  # noqa: FBT001, FBT002
@@ -145,11 +151,11 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
             heads=heads,
             groups=groups,
             injectors=injectors,
-            zero_init_injectors=zero_init_injectors,
+            zero_init=zero_init,
             mix_bounds=(low, high),
         )
         self.alpha = Bounded(torch.tensor(start), *alpha_bounds)
-        self.v = Bounded(torch.full((steps,), 0.5), low, high)
+        self.v = Bounded(torch.full((steps,), mix), low, high)
         self.input_help = nn.Parameter(torch.ones(1))
         self.merge = nn.Parameter(torch.zeros(1))
         self.trust = Bounded(torch.full((steps,), 0.95), 0.0, 0.999) if data_consistency == "learned" else None
@@ -171,6 +177,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
             On images (C, H, W); complex ones count twice in ``image_channels``.
         """
         images, scale = self._reconstruct(measurements, operator)
+        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
         if operator.image_dtype.is_complex:
             images = from_channels(images)
         return images * per_sample(scale, images)
@@ -179,7 +186,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         """Return the mean of |x̂ - x| over pixels and real channels, in intensities of the network."""
         images, scale = self._reconstruct(batch.measurements, batch.operator)
         target = to_channels(batch.target / per_sample(scale, batch.target))
-        return (images - target).abs().mean()
+        return (images - target.reshape(images.shape)).abs().mean()
 
     def count_operator_calls(self) -> int:
         """Return how often A^H A is applied in one reconstruction: once an injector and step, and once a step."""
@@ -196,6 +203,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         y = measurements / per_sample(scale * bound, measurements)
         operator = operator * (1 / bound)
         initial = to_channels(operator.initial(y))
+        initial = initial.reshape(-1, self.config.image_channels, *initial.shape[2:])
         return self.sample(y, operator, initial, self._memory(initial)), scale
 
     def sample(self, y: Tensor, operator: LinearOperator, initial: Tensor, memory: Memory = "none") -> Tensor:
@@ -234,9 +242,8 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         return _consistent(x, y, operator, weights[0], iterations) if self.config.final_consistency else x
 
     def _check(self, operator: LinearOperator) -> None:
-        channels = operator.image_shape[0] * (2 if operator.image_dtype.is_complex else 1)
         wanted = self.config.image_channels
-        if len(operator.image_shape) != 3 or channels != wanted:
+        if len(operator.image_shape) != 3 or real_channels(operator) % wanted:
             kind = "complex" if operator.image_dtype.is_complex else "real"
             raise OperatorError(
                 f"InvertibleDiffusionModel: this one is for two-dimensional images of {wanted} real channels (a complex "
@@ -260,9 +267,9 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         return "min" if memory == "reversible" and not self._invertible() else memory
 
     def _invertible(self) -> bool:
-        """Whether every v is large enough for states to be rebuilt."""
+        """Whether v is large enough for states to be rebuilt, in every chain."""
         mixes = [self.v, *(block.v for block in (*self.unet.down_blocks, *self.unet.up_blocks))]
-        return all(float(v().min()) >= SAFE_MIX - 1e-6 for v in mixes if v.theta.numel())
+        return all(rebuildable(v()) for v in mixes)
 
 
 def sampling_step(

@@ -58,11 +58,20 @@ class Injector(nn.Module):
 
 
 def on_image(function: Callable[[Tensor], Tensor], z: Tensor, operator: LinearOperator) -> Tensor:
-    """Apply a map of an operator's images to real channels that may extend beyond the image."""
+    """Apply a map of an operator's images to real channels (B, C, H', W') that may extend beyond the image.
+
+    An operator with more channels than the network (coil map sets, a stack of slices) has its channels
+    spread over the batch.
+    """
     height, width = operator.image_shape[-2:]
-    x = z[..., :height, :width]
+    x = z[..., :height, :width].reshape(-1, real_channels(operator), height, width)
     result = to_channels(function(from_channels(x) if operator.image_dtype.is_complex else x))
-    return extended(result, z.shape[-2], z.shape[-1])
+    return extended(result.reshape(*z.shape[:2], height, width), z.shape[-2], z.shape[-1])
+
+
+def real_channels(operator: LinearOperator) -> int:
+    """Return the number of real channels of an operator's images."""
+    return operator.image_shape[0] * (2 if operator.image_dtype.is_complex else 1)
 
 
 def extended(x: Tensor, height: int, width: int) -> Tensor:

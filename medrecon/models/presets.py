@@ -4,20 +4,21 @@ import math
 from difflib import get_close_matches
 from typing import Any
 
-# Trained from scratch on small data these differ from the published model in four ways, all measured at
-# equal time (see docs/idm.md): no pixel shuffle at the border, gated blocks, injectors that start as the
-# identity, and a noise level that falls from step to step instead of α = 1/2 everywhere.
+# For training from scratch: no pixel shuffle at the border, gated blocks, a start as plain data consistency,
+# v = 0.1 between the steps (at 1/2 every second half of x̂ is a noisier state), and a noise level that falls
+# from step to step instead of α = 1/2 everywhere.
 _FROM_SCRATCH: dict[str, Any] = {
     "stem": 1,
     "block": "gated",
-    "zero_init_injectors": True,
+    "zero_init": True,
+    "mix": 0.1,
     "data_consistency": "learned",
     "intensity": None,
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "sd15": {},
     "base": {**_FROM_SCRATCH, "widths": [48, 96, 192], "heads": [0, 0, 6], "groups": 8},
-    "small": {**_FROM_SCRATCH, "widths": [24, 48, 96], "heads": [0, 0, 3], "groups": 4, "layers": 1},
+    "small": {**_FROM_SCRATCH, "widths": [24, 48], "heads": [0, 0], "groups": 4, "layers": 1},
     "tiny": {**_FROM_SCRATCH, "widths": [8, 16], "heads": [0, 2], "groups": 4, "layers": 1},
 }
 NOISE_LEVELS = (0.14, 2.0)

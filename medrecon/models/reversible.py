@@ -8,8 +8,8 @@ Written for the pair, (y₁, y₂) = ((1 - v) f(x₁) + v x₂, x₁). It is inv
 
 .. math:: x_{n-1} = (x_{n+1} - (1 - v_n) f_n(x_n)) / v_n
 
-so the backward pass can rebuild every state from the last two. The error grows like ε / v^depth: see
-:data:`SAFE_MIX`.
+so the backward pass can rebuild every state from the last two. The error grows like ε / ∏ v, see
+:func:`rebuildable`.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,12 @@ Keep = Literal["graph", "states", "states-together", "ends"]
 share gather their gradients in one place. "ends": the last two states; the others are rebuilt.
 """
 
-SAFE_MIX = 0.4
-"""The smallest v with which states are rebuilt: in float32 and at depth 11 the gradient then errs by 5e-5."""
+_SAFE = 0.4**11
+
+
+def rebuildable(v: Tensor) -> bool:
+    """Whether the states of a chain may be rebuilt: ∏ v >= 0.4^11, where gradients in float32 err by 5e-5."""
+    return float(v.detach().double().prod()) >= _SAFE * (1 - 1e-6)
 
 
 def mix(f: Tensor, before: Tensor, v: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ def reversible_chain(
     x1, x2
         The first pair, float32 or float64.
     v
-        (N,), each in (0, 1). With ``keep="ends"`` not below :data:`SAFE_MIX`, which the caller sees to.
+        (N,), each in (0, 1); ``keep="ends"`` wants :func:`rebuildable` ones, which the caller sees to.
     keep
         What is kept for the backward pass, see :data:`Keep`.
     """

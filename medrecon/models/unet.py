@@ -38,8 +38,10 @@ class InjectedUNet(nn.Module):
         Attention heads of each level; 0 for no attention.
     groups
         Of the group norms.
-    injectors, zero_init_injectors
-        Where they are, and whether they start as the identity.
+    injectors
+        Where they are.
+    zero_init
+        Whether the injectors start as the identity and the result as zero.
     mix_bounds
         Of every v of the reversible wiring.
     """
@@ -56,7 +58,7 @@ class InjectedUNet(nn.Module):
         heads: Sequence[int],
         groups: int,
         injectors: InjectorPlaces,
-        zero_init_injectors: bool,
+        zero_init: bool,
         mix_bounds: tuple[float, float],
     ) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class InjectedUNet(nn.Module):
                 heads=heads[level],
                 groups=groups,
                 injectors=injectors,
-                zero_init=zero_init_injectors,
+                zero_init=zero_init,
                 image_channels=image_channels,
                 steps=steps,
                 mix_bounds=mix_bounds,
@@ -93,6 +95,9 @@ class InjectedUNet(nn.Module):
             width = plan.channels
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], border, 3, padding=1)
+        if zero_init:
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
 
     def forward(
         self, x: Tensor, operator: LinearOperator, initial: Tensor, step: int, *, keep: Keep = "graph"
