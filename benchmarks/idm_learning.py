@@ -132,8 +132,14 @@ def main():
     torch.manual_seed(0)
     training, testing = load(options.images)
     cases = test_cases(testing, options.slices)
-    from medrecon.models.presets import preset; import json, os
-    model = InvertibleDiffusionModel.from_config({**preset("small", image_channels=2), **json.loads(os.environ.get("OV","{}"))})
+    import json
+    import os
+
+    from medrecon.models.presets import preset
+
+    model = InvertibleDiffusionModel.from_config(
+        {**preset("small", image_channels=2), **json.loads(os.environ.get("OV", "{}"))}
+    )
     model.memory = "none"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{parameters} parameters, {len(training)} training slices, {torch.get_num_threads()} threads", flush=True)
@@ -146,9 +152,14 @@ def main():
     best = max((who for who in scores if "λ =" in who), key=lambda who: scores[who][0])
     for who in ("zero-filled", "TV, default λ", best, "IDM small"):
         for metric, value in zip(("PSNR dB", "SSIM"), scores[who], strict=True):
-            rows.append({"work": f"{len(cases)} slices of other subjects", "who": who, "metric": metric, "value": value})
+            rows.append(
+                {"work": f"{len(cases)} slices of other subjects", "who": who, "metric": metric, "value": value}
+            )
         print(f"{who:16} {scores[who][0]:6.2f} dB   SSIM {scores[who][1]:.4f}")
-    alphas, mixes = model.alpha().tolist(), torch.cat([block.v() for block in (*model.unet.down_blocks, model)]).tolist()
+    alphas, mixes = (
+        model.alpha().tolist(),
+        torch.cat([block.v() for block in (*model.unet.down_blocks, model)]).tolist(),
+    )
     print("alpha", alphas, "v", min(mixes), "to", max(mixes), "trust", model.trust().tolist())
     save(rows, options.json)
 

@@ -36,12 +36,11 @@ from torch import Tensor
 
 from medrecon.io.readers.cfl import open_cfl, write_cfl
 from medrecon.metrics import evaluate_volume
-from medrecon.operators import CartesianMRI
+from medrecon.operators import CartesianMRI, intensity_scale
 from medrecon.operators.coils import espirit, find_calibration_region
 from medrecon.operators.fourier import centred_fft, centred_ifft
 from medrecon.operators.recipes import load_recipe
 from medrecon.operators.samplers.registry import make_sampler
-from medrecon.operators import intensity_scale
 from medrecon.reconstructors import make_method
 from medrecon.simulation import simulate, smooth_phase
 

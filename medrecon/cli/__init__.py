@@ -24,6 +24,7 @@ COMMANDS = {
     "reconstruct": "Raw data to NIfTI, DICOM, HDF5, NPZ or PNG.",
     "simulate": "An MR, CT or natural image to raw data of any operator.",
     "evaluate": "NMSE, PSNR and SSIM against a reference, by fastMRI's definitions.",
+    "convert-idm": "A checkpoint of the published IDM code to a model folder, and back.",
     "operators": "Operators and acquisition recipes that are available.",
     "methods": "Reconstruction methods that are available.",
     "doctor": "What is installed, which back ends work, which device is used.",
@@ -51,7 +52,8 @@ def build_app() -> "App":
         suppress_keyboard_interrupt=False,  # else cyclopts leaves without a word
     )
     for name, summary in COMMANDS.items():
-        app.command(f"medrecon.cli.{name}:{name}", name=name, help=summary)
+        module = name.replace("-", "_")
+        app.command(f"medrecon.cli.{module}:{module}", name=name, help=summary)
     return app
 
 

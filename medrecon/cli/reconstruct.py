@@ -91,6 +91,9 @@ def reconstruct(
         Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"] | None,
         Parameter(name="--filter", help="Window of filtered back-projection (fbp); hann is smoothest.", group=_METHOD),
     ] = None,
+    checkpoint: Annotated[
+        Path | None, Parameter(help="Folder of a trained model; the method is then idm.", group=_METHOD)
+    ] = None,
     nonnegative: Annotated[
         bool | None, Parameter(help="Keep real images at or above 0 (fbp, sirt, tv).", group=_METHOD)
     ] = None,
@@ -125,7 +128,8 @@ def reconstruct(
 
     Examples: medrecon reconstruct scan.h5 -o out/;
     medrecon reconstruct kspace.npy --axes coil,y,x -o brain.dcm --method tv --lambda 0.003;
-    medrecon reconstruct tooth.h5 -o tooth.nii.gz --center auto --pixel-size 0.0013
+    medrecon reconstruct tooth.h5 -o tooth.nii.gz --center auto --pixel-size 0.0013;
+    medrecon reconstruct scan.h5 -o out/ --checkpoint runs/knee
     """
     set_up_log(quiet=quiet)
     from medrecon.io import ReadOptions
@@ -152,9 +156,10 @@ def reconstruct(
         "max_iter": iterations,
         "filter": filter_name,
         "nonnegative": nonnegative,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
     }
     plan = ReconstructionPlan(
-        method=method,
+        method="idm" if method == "auto" and checkpoint is not None else method,
         parameters={name: value for name, value in parameters.items() if value is not None},
         maps=maps if maps in _MAPS else "espirit",  # type: ignore[arg-type]  # one of the literals
         device=set_up_torch(device, threads),

@@ -96,7 +96,7 @@ class _Block(nn.Module):
                 layers += [("attentions", j), *self._injector(plan, "all")]
             order.append(layers)
         order[-1] += self._injector(plan, "per_block")
-        self.order = order if chains > 1 else [sum(order, [])]
+        self.order = order if chains > 1 else [[name for layers in order for name in layers]]
         count = sum(len(layers) for layers in self.order)
         self.v = Bounded(torch.full((count,), 0.5), *plan.mix_bounds)
         self.input_help = nn.Parameter(torch.ones(1))

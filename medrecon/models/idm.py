@@ -1,7 +1,8 @@
 """The Invertible Diffusion Model."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -13,6 +14,7 @@ from medrecon.errors import OperatorError
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
 from medrecon.models.data_consistency import data_consistency
+from medrecon.models.files import load_model, save_model
 from medrecon.models.injector import on_image, real_channels
 from medrecon.models.memory import Memory, choose_memory
 from medrecon.models.presets import preset
@@ -21,8 +23,8 @@ from medrecon.models.reversible import Keep, rebuildable, reversible_chain
 from medrecon.models.sampling import denoise, renoise
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.solvers import per_sample
 from medrecon.operators.scaling import intensity_scale
+from medrecon.operators.solvers import per_sample
 
 _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "none": ("graph", "graph"),
@@ -40,7 +42,7 @@ class TrainingBatch(NamedTuple):
     target: Tensor
 
 
-class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
+class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own way
     r"""Reconstruct images in T learned diffusion steps (Chen et al., IDM, TPAMI 2025).
 
     From :math:`z = x_{init}(y)` and :math:`\barα_t = α_1 ⋯ α_t` the pair
@@ -110,7 +112,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
 
     memory: Memory | int = "auto"
 
-    @register_to_config
+    @register_to_config  # writes every argument to config.json
     def __init__(
         self,
         image_channels: int = 1,
@@ -122,15 +124,15 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         heads: Sequence[int] = (8, 8),
         groups: int = 32,
         injectors: InjectorPlaces = "all",
-        zero_init: bool = False,  # noqa: FBT001, FBT002 (read from config.json by name)
+        zero_init: bool = False,
         alphas: float | Sequence[float] = 0.5,
         alpha_bounds: Sequence[float] = (0.05, 0.999),
         mix: float = 0.5,
         mix_bounds: Sequence[float] = (0.05, 0.95),
         data_consistency: Literal["projection", "learned"] = "projection",
-        consistency_iterations: int = 10,
-        final_consistency: bool = False,  # noqa: FBT001, FBT002
-        intensity: float | None = 1.0,
+        consistency_iterations: int = 10,  # noqa: ARG002 (this and what follows is read from the config)
+        final_consistency: bool = False,  # noqa: ARG002
+        intensity: float | None = 1.0,  # noqa: ARG002
     ) -> None:
         super().__init__()
         if steps < 1:
@@ -163,8 +165,30 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
     @classmethod
     def from_preset(cls, name: str, *, image_channels: int = 1, steps: int = 3) -> Self:
         """Build an untrained model: "sd15" (the published one), "base", "small" or "tiny"."""
-        model: Self = cls.from_config(preset(name, image_channels=image_channels, steps=steps))
-        return model
+        model: Any = cls.from_config(preset(name, image_channels=image_channels, steps=steps))
+        return cast(Self, model)
+
+    @property
+    def settings(self) -> Any:  # noqa: ANN401 (diffusers' frozen dictionary, typed as a plain one)
+        """The configuration, its entries as attributes."""
+        return self.config
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the model of a local folder; unlike ``from_pretrained`` it refuses one that does not fit wholly."""
+        return load_model(cls, Path(folder))
+
+    def save(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Write ``config.json``, the weights (safetensors) and a model card; files appear whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Made where it is missing; files of the same names are replaced.
+        card
+            Text of ``README.md``; a short one by default.
+        """
+        save_model(self, Path(folder), card)
 
     def forward(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
         """Return images (B, *operator.image_shape) in the units of the data.
@@ -190,9 +214,13 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
 
     def count_operator_calls(self) -> int:
         """Return how often A^H A is applied in one reconstruction: once an injector and step, and once a step."""
-        sites = sum(len(block.injectors) for block in (*self.unet.down_blocks, *self.unet.up_blocks))
-        steps: int = self.config.steps
+        sites = sum(len(block.injectors) for block in self.unet.blocks())
+        steps: int = self.settings.steps
         return steps * (sites + 1)
+
+    def mixes(self) -> Tensor:
+        """Return all v: those of the steps, then those of the layers."""
+        return torch.cat([v().detach() for v in self._chains()])
 
     def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
         """Return images as real channels in intensities of the network, and the intensity scale (B,)."""
@@ -203,7 +231,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         y = measurements / per_sample(scale * bound, measurements)
         operator = operator * (1 / bound)
         initial = to_channels(operator.initial(y))
-        initial = initial.reshape(-1, self.config.image_channels, *initial.shape[2:])
+        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
         return self.sample(y, operator, initial, self._memory(initial)), scale
 
     def sample(self, y: Tensor, operator: LinearOperator, initial: Tensor, memory: Memory = "none") -> Tensor:
@@ -228,30 +256,41 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
         outer, inner = _KEEPS[memory]
         alpha_bars = [initial.new_ones(1), *self.alpha().cumprod(0).split(1)]
         weights = [None] * len(alpha_bars) if self.trust is None else _weights(self.trust())
-        iterations = self.config.consistency_iterations
+        iterations = self.settings.consistency_iterations
         calls = [
             Call(
                 sampling_step,
-                (self.unet, operator, y, initial, alpha_bars[t], alpha_bars[t - 1], weights[t - 1], t, iterations, inner),
+                (
+                    self.unet,
+                    operator,
+                    y,
+                    initial,
+                    alpha_bars[t],
+                    alpha_bars[t - 1],
+                    weights[t - 1],
+                    t,
+                    iterations,
+                    inner,
+                ),
             )
-            for t in range(self.config.steps, 0, -1)
+            for t in range(self.settings.steps, 0, -1)
         ]
         a = alpha_bars[-1].sqrt() * initial
         a, b = reversible_chain(calls, a, self.input_help * a, self.v(), keep=outer)
         x = a + self.merge * b
-        return _consistent(x, y, operator, weights[0], iterations) if self.config.final_consistency else x
+        return _consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
 
     def _check(self, operator: LinearOperator) -> None:
-        wanted = self.config.image_channels
+        wanted = self.settings.image_channels
         if len(operator.image_shape) != 3 or real_channels(operator) % wanted:
             kind = "complex" if operator.image_dtype.is_complex else "real"
             raise OperatorError(
-                f"InvertibleDiffusionModel: this one is for two-dimensional images of {wanted} real channels (a complex "
-                f"channel counts twice), {type(operator).__name__} has {kind} images {operator.image_shape}"
+                f"InvertibleDiffusionModel: this one is for two-dimensional images of {wanted} real channels (a "
+                f"complex channel counts twice), {type(operator).__name__} has {kind} images {operator.image_shape}"
             )
 
     def _intensity(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
-        fixed = self.config.intensity
+        fixed = self.settings.intensity
         if fixed is None:
             return intensity_scale(operator, measurements)
         return torch.full((measurements.shape[0],), float(fixed), device=measurements.device)
@@ -264,12 +303,11 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):
             memory = choose_memory(self, initial, None if memory == "auto" else int(memory))
         if memory not in _KEEPS:
             raise ValueError(f"memory must be one of {', '.join(_KEEPS)}, auto or a number of bytes, got {memory!r}")
-        return "min" if memory == "reversible" and not self._invertible() else memory
+        invertible = memory != "reversible" or all(rebuildable(v()) for v in self._chains())
+        return memory if invertible else "min"
 
-    def _invertible(self) -> bool:
-        """Whether v is large enough for states to be rebuilt, in every chain."""
-        mixes = [self.v, *(block.v for block in (*self.unet.down_blocks, *self.unet.up_blocks))]
-        return all(rebuildable(v()) for v in mixes)
+    def _chains(self) -> list[Bounded]:
+        return [self.v, *(block.v for block in self.unet.blocks())]
 
 
 def sampling_step(

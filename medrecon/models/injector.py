@@ -37,8 +37,8 @@ class Injector(nn.Module):
         self.f2i = nn.Conv2d(channels // scale**2, image_channels, 1)
         self.i2f = nn.Conv2d(3 * image_channels, channels // scale**2, 1)
         if zero_init:
-            nn.init.zeros_(self.i2f.weight)
-            nn.init.zeros_(self.i2f.bias)
+            for parameter in self.i2f.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         """Return features of the same shape.

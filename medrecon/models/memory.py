@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -57,7 +57,11 @@ class LivePeak(TorchDispatchMode):
         self._known: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in ignore}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401, ARG002
+        self,
+        func: Any,  # noqa: ANN401 (torch's protocol)
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """Run an operation and count what is new in its results."""
         result = func(*args, **(kwargs or {}))
@@ -131,12 +135,13 @@ def step_cost(
     config = {key: value for key, value in model.config.items() if not key.startswith("_")}
     if not isinstance(config["alphas"], int | float):
         config["alphas"] = config["alphas"][:1]
-    return _step_cost(type(model), json.dumps({**config, "steps": 1}), tuple(shape), memory, str(device), autocast)
+    model_class: Any = type(model)
+    return _step_cost(model_class, json.dumps({**config, "steps": 1}), tuple(shape), memory, str(device), autocast)
 
 
 @lru_cache(maxsize=64)
 def _step_cost(
-    cls: "type[InvertibleDiffusionModel]",
+    cls: Any,  # noqa: ANN401 (mypy does not take a class for hashable)
     config: str,
     shape: tuple[int, ...],
     memory: Memory,
@@ -150,7 +155,7 @@ def _step_cost(
         torch.enable_grad(),
         torch.autocast(kind, dtype=autocast, enabled=autocast is not None, cache_enabled=False),
     ):
-        model: nn.Module = cls.from_config(json.loads(config))
+        model: Any = cls.from_config(json.loads(config))
         y = torch.empty(shape)
         with LivePeak(model.parameters()) as counted:
             loss = model.sample(y, Identity(shape[1:]), y.clone(), memory).abs().mean()
@@ -181,14 +186,14 @@ def choose_memory(model: "InvertibleDiffusionModel", initial: Tensor, budget: in
     needed: int = 0
     for memory in _AUTOMATIC:
         cost = step_cost(model, tuple(initial.shape), memory, initial.device)
-        needed = cost.at(model.config.steps, gradients)
+        needed = cost.at(model.settings.steps, gradients)
         if needed <= limit:
             return memory
     if budget is None:
         return "min"  # an estimate, and the device may yet find room
     raise OutOfMemoryError(
-        f"a training step on images {tuple(initial.shape)} needs {human(needed)} at least, the budget is {human(budget)}; "
-        "use smaller patches, a smaller batch or a smaller preset"
+        f"a training step on images {tuple(initial.shape)} needs {human(needed)} at least, the budget is "
+        f"{human(budget)}; use smaller patches, a smaller batch or a smaller preset"
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 # For training from scratch: no pixel shuffle at the border, gated blocks, a start as plain data consistency,
@@ -63,4 +64,4 @@ def falling_noise(steps: int) -> list[float]:
     first, last = NOISE_LEVELS
     ratio = (last / first) ** (1 / max(steps - 1, 1))
     bars = [1.0, *(1 / (1 + (first * ratio**t) ** 2) for t in range(steps))]
-    return [math.prod([after, 1 / before]) for before, after in zip(bars, bars[1:], strict=False)]
+    return [math.prod([after, 1 / before]) for before, after in pairwise(bars)]

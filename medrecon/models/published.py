@@ -90,7 +90,7 @@ def from_published(
         mix_bounds=(min(0.05, float(v.min()) - _MARGIN), max(0.95, float(v.max()) + _MARGIN)),
     )
     names = published_names(model)
-    expected = {name: shape for name, shape in _shapes(model, names).items()}
+    expected = _shapes(model, names)
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     wrong = sorted(key for key in expected.keys() & state.keys() if state[key].shape != expected[key])
     for what, keys in (("lacks", missing), ("has unexpected", extra), ("has wrong shapes for", wrong)):
@@ -125,7 +125,7 @@ def published_names(model: InvertibleDiffusionModel) -> dict[str, tuple[str, int
         "input_help_scale_factor": ("input_help", None),
         "merge_scale_factor": ("merge", None),
     }
-    names |= {f"body.{i}.v": ("v.theta", i) for i in range(model.config.steps)}
+    names |= {f"body.{i}.v": ("v.theta", i) for i in range(model.settings.steps)}
     for name, block in _blocks(model):
         plural = "s" if isinstance(block, DownBlock) else ""
         names[f"{name}.input_help_scale_factor"] = (f"{name}.input_help", None)

@@ -77,13 +77,13 @@ class Inputs:
         replacements = {key: aliases[index] for key, index in self._index.items()}
         calls = []
         for call in self._calls:
-            args = tuple(aliases[part.index] if isinstance(part, _Slot) else part for part in call.args)
+            args = tuple(aliases[part.position] if isinstance(part, _Slot) else part for part in call.args)
             calls.append(Call(call.function, args).rebound(replacements))
         return calls
 
 
 class _Slot(NamedTuple):
-    index: int
+    position: int
 
 
 def alias(tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:

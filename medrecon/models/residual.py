@@ -17,11 +17,17 @@ class ResNetBlock(ResnetBlock2D):
     """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
-        super().__init__(in_channels=in_channels, out_channels=out_channels, temb_channels=None, groups=groups, eps=1e-5)
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            temb_channels=None,  # type: ignore[arg-type]  # diffusers tests for None
+            groups=groups,
+            eps=1e-5,
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no time embedding
         """Return features (B, out_channels, H, W)."""
-        result: Tensor = super().forward(x, None)
+        result: Tensor = super().forward(x, None)  # type: ignore[arg-type]
         return result
 
 

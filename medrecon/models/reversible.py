@@ -48,7 +48,7 @@ class _Chain(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         inputs: Inputs,
         calls: Sequence[Call],
-        rebuild: bool,  # noqa: FBT001
+        rebuild: bool,
         x1: Tensor,
         x2: Tensor,
         v: Tensor,
@@ -118,6 +118,8 @@ def reversible_chain(
     keep
         What is kept for the backward pass, see :data:`Keep`.
     """
+    if not calls:
+        return x1, x2
     if keep == "graph" or not torch.is_grad_enabled():
         for call, weight in zip(calls, v.split(1), strict=True):
             x1, x2 = mix(call(x1), x2, weight), x1

@@ -26,9 +26,7 @@ _EXPECTED: dict[str, Any] = {
 }
 
 
-def from_stable_diffusion(
-    folder: str | Path, *, image_channels: int = 1, steps: int = 3
-) -> InvertibleDiffusionModel:
+def from_stable_diffusion(folder: str | Path, *, image_channels: int = 1, steps: int = 3) -> InvertibleDiffusionModel:
     """Return a model whose U-Net starts as that of a local Stable Diffusion 1.x folder in diffusers' layout.
 
     Kept are 294 of 686 tensors; injectors, α, v and the scale factors start fresh. With more than one
@@ -70,7 +68,8 @@ def from_stable_diffusion(
     for what, keys in (("lacks", missing), ("has unexpected", extra), ("has wrong shapes for", wrong)):
         if keys:
             raise InputError(
-                f"{unet}: {what} {len(keys)} tensors of the U-Net, the first is {keys[0]!r}; expected Stable Diffusion 1.5"
+                f"{unet}: {what} {len(keys)} tensors of the U-Net, the first is {keys[0]!r}; expected Stable "
+                "Diffusion 1.5"
             )
     model.unet.load_state_dict(kept, strict=False)
     return model
@@ -91,8 +90,8 @@ def _config(unet: Path) -> dict[str, Any]:
     if wrong or not isinstance(widths, list) or len(widths) != 4 or not isinstance(heads, int):
         found = wrong or {"block_out_channels": widths, "attention_head_dim": heads}
         raise InputError(
-            f"{path}: is no Stable Diffusion 1.x U-Net, found {found}; expected {_EXPECTED}, four block_out_channels and "
-            "one attention_head_dim (Stable Diffusion 2 and XL are wired differently)"
+            f"{path}: is no Stable Diffusion 1.x U-Net, found {found}; expected {_EXPECTED}, four block_out_channels "
+            "and one attention_head_dim (Stable Diffusion 2 and XL are wired differently)"
         )
     return {"norm_num_groups": 32, **config, "attention_head_dim": heads}
 

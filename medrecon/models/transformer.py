@@ -60,7 +60,7 @@ class TransformerLayer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads)])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, sparing: bool = False) -> Tensor:  # noqa: FBT001, FBT002 (follows x in a Call)
+    def forward(self, x: Tensor, sparing: bool = False) -> Tensor:
         """Return features of the same shape.
 
         Parameters

@@ -63,6 +63,7 @@ class InjectedUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = stem
+        self.layers = layers
         self.multiple = stem * 2 ** (len(widths) - 1)
         plans = [
             BlockPlan(
@@ -96,8 +97,12 @@ class InjectedUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], border, 3, padding=1)
         if zero_init:
-            nn.init.zeros_(self.conv_out.weight)
-            nn.init.zeros_(self.conv_out.bias)
+            for parameter in self.conv_out.parameters():
+                nn.init.zeros_(parameter)
+
+    def blocks(self) -> list[DownBlock | UpBlock]:
+        """Return the blocks in the order in which they run."""
+        return [*self.down_blocks, *self.up_blocks]
 
     def forward(
         self, x: Tensor, operator: LinearOperator, initial: Tensor, step: int, *, keep: Keep = "graph"
@@ -127,7 +132,7 @@ class InjectedUNet(nn.Module):
             skips += more
         h = torch.cat([h, h], dim=1)
         for block in self.up_blocks:
-            taken = [skips.pop() for _ in block.resnets]
+            taken = [skips.pop() for _ in range(self.layers + 1)]
             h = block(h, taken, context)
         h = context.run(Call(_head, (self.conv_norm_out, self.conv_out)), h)
         return F.pixel_shuffle(h, self.stem)[..., : size[0], : size[1]]

@@ -159,11 +159,13 @@ class Scaled(_Compound):
     """(c A) x = c (A x) for a real number c, or one number a sample."""
 
     factor: Tensor
+    operator: LinearOperator
 
     def __init__(self, operator: LinearOperator, factor: float | Tensor) -> None:
         factor = torch.as_tensor(factor, dtype=torch.float64, device=operator.device).reshape(-1)
         if isinstance(operator, Scaled):
-            operator, factor = operator.operator, operator.factor * factor
+            factor = operator.factor * factor
+            operator = operator.operator
         if not bool(torch.isfinite(factor).all()) or bool((factor == 0).any()):
             name = type(operator).__name__
             raise OperatorError(f"{name}: expected a finite factor other than 0, got {factor.tolist()}")

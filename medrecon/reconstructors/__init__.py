@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from medrecon.reconstructors.base import Reconstructor
     from medrecon.reconstructors.cgls import Cgls
     from medrecon.reconstructors.fbp import FilteredBackProjection
+    from medrecon.reconstructors.idm import InvertibleDiffusion
     from medrecon.reconstructors.registry import MethodInfo, available_methods, make_method, register_method
     from medrecon.reconstructors.sirt import Sirt
     from medrecon.reconstructors.tikhonov import Tikhonov
@@ -19,6 +20,7 @@ _MODULES = {
     "Adjoint": "adjoint",
     "Cgls": "cgls",
     "FilteredBackProjection": "fbp",
+    "InvertibleDiffusion": "idm",
     "L1Wavelet": "wavelet",
     "MethodInfo": "registry",
     "Reconstructor": "base",
@@ -34,6 +36,7 @@ __all__ = [
     "Adjoint",
     "Cgls",
     "FilteredBackProjection",
+    "InvertibleDiffusion",
     "L1Wavelet",
     "MethodInfo",
     "Reconstructor",

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import unit_peak
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.registry import register_method
-from medrecon.operators.scaling import unit_peak
 
 
 @register_method("adjoint")

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import inner, per_sample
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.parameters import count, number
 from medrecon.reconstructors.registry import register_method
-from medrecon.operators.scaling import unit_peak
 
 
 @register_method("cgls")

@@ -7,10 +7,10 @@ from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.base import XRayTransform
 from medrecon.operators.ct.filters import WINDOWS, Window
+from medrecon.operators.scaling import unit_peak
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.parameters import choice, switch
 from medrecon.reconstructors.registry import register_method
-from medrecon.operators.scaling import unit_peak
 
 
 @register_method("fbp")

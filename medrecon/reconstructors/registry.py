@@ -16,6 +16,7 @@ _OWN = {
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
     "fbp": "medrecon.reconstructors.fbp",
+    "idm": "medrecon.reconstructors.idm",
     "l1-wavelet": "medrecon.reconstructors.wavelet",
     "sirt": "medrecon.reconstructors.sirt",
     "tikhonov": "medrecon.reconstructors.tikhonov",

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import per_sample
 from medrecon.reconstructors.base import Progress, Reconstructor
 from medrecon.reconstructors.convergence import Convergence
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.registry import register_method
-from medrecon.operators.scaling import unit_peak
 
 _NO_WEIGHT = 1e-6
 # X-ray transforms, whose interpolation has small negative lobes, stay below 0.02; mixed signs exceed 1.

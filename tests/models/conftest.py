@@ -203,9 +203,8 @@ def reference(p, y, operator, heads=8, groups=32):
             layers = []
             for j in range(3):
                 if j:
-                    layers.append(
-                        lambda h, n=f"{name}.resnets.{j}", skip=skips.pop(): resnet(torch.cat([h, skip], 1), n)
-                    )
+                    skip = skips.pop()
+                    layers.append(lambda h, n=f"{name}.resnets.{j}", skip=skip: resnet(torch.cat([h, skip], 1), n))
                 layers += [
                     lambda h, n=f"{name}.injectors.{2 * j}", r=r: injector(h, n, t, r),
                     lambda h, n=f"{name}.attentions.{j}": attention(h, n),

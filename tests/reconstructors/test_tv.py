@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting
-from medrecon.operators import intensity_scale
+from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, intensity_scale
 from medrecon.reconstructors import Tikhonov, TotalVariation
 from medrecon.reconstructors.proximal_gradient import ProximalGradient
 from medrecon.reconstructors.tv_prox import TotalVariationProx

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from medrecon.operators import CartesianMRI, Inpainting
-from medrecon.operators import intensity_scale
+from medrecon.operators import CartesianMRI, Inpainting, intensity_scale
 from medrecon.reconstructors import L1Wavelet, Tikhonov
 from medrecon.reconstructors.wavelet_prox import WaveletShrinkage
 from medrecon.reconstructors.wavelet_transform import WaveletTransform

@@ -1,0 +1,91 @@
+"""A model as a folder: config.json, weights as safetensors, a model card."""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError
+
+from medrecon import __version__
+from medrecon.errors import InputError
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+M = TypeVar("M", bound=ModelMixin)
+
+
+def load_model(cls: type[M], folder: Path) -> M:
+    """Return the model of a local folder, all of whose weights are there and finite.
+
+    ``from_pretrained`` fills what is missing with random numbers and only logs it.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    _check_config(folder, cls.__name__)
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder}: lacks {WEIGHTS}; is the download, or the training run, complete?")
+    logger = logging.getLogger("diffusers.models.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it says at length what is said here in a line
+    try:
+        load: Any = cls.from_pretrained
+        model, report = load(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()
+        raise InputError(f"{folder}: cannot be loaded ({reason[0] if reason else type(error).__name__})") from error
+    finally:
+        logger.setLevel(level)
+    for what, keys in (("lacks", report["missing_keys"]), ("has unexpected", report["unexpected_keys"])):
+        if keys:
+            raise InputError(
+                f"{folder / WEIGHTS}: {what} {len(keys)} tensors, the first is {sorted(keys)[0]!r}; do these weights "
+                "belong to this config.json?"
+            )
+    bad = sorted(name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all()))
+    if bad:
+        raise InputError(f"{folder / WEIGHTS}: {len(bad)} tensors hold NaN or Inf, the first is {bad[0]!r}")
+    loaded: M = model
+    return loaded
+
+
+def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
+    """Write a model; every file appears whole or not at all, the weights before the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+        temporary = Path(name)
+        save: Any = model.save_pretrained
+        save(temporary, safe_serialization=True, max_shard_size="100GB")
+        (temporary / "README.md").write_text(card if card is not None else _card(model))
+        for file in (WEIGHTS, "config.json", "README.md"):
+            (temporary / file).replace(folder / file)
+
+
+def _check_config(folder: Path, name: str) -> None:
+    path = folder / "config.json"
+    if not path.is_file():
+        what = "no such folder" if not folder.is_dir() else "lacks config.json"
+        raise InputError(f"{folder}: {what}; expected a model as {name}.save() writes it")
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != name:
+        raise InputError(f"{path}: describes a {found}, expected {name}")
+
+
+def _card(model: ModelMixin) -> str:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    settings = "".join(f"- {key}: {value}\n" for key, value in model.config.items() if not key.startswith("_"))
+    return (
+        f"# {type(model).__name__}\n\n{count:,} parameters, written by medrecon {__version__}. What it was trained on, "
+        f"and how, is for its author to add here. Not for diagnostic use.\n\n## Configuration\n\n{settings}"
+    )
