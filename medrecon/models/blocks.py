@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from medrecon.models.bounded import Bounded
 from medrecon.models.context import Context
 from medrecon.models.injector import Injector
-from medrecon.models.residual import GatedBlock, ResNetBlock
+from medrecon.models.residual import GatedBlock, PixelNorm, ResNetBlock
 from medrecon.models.reversible import reversible_chain
 from medrecon.models.transformer import TransformerLayer
 
 BlockKind = Literal["resnet", "gated"]
 InjectorPlaces = Literal["all", "per_block", "none"]
 
-_KINDS = {"resnet": ResNetBlock, "gated": GatedBlock}
+
+def normalization(kind: BlockKind, channels: int, groups: int, eps: float) -> nn.Module:
+    """Build the normalization that goes with a kind of residual block: of single pixels, or in groups."""
+    return PixelNorm(channels) if kind == "gated" else nn.GroupNorm(groups, channels, eps=eps)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class BlockPlan:
     heads
         Of the attention after each residual block; 0 for none.
     groups
-        Of the group norms.
+        Of the group norms, which "resnet" uses.
     injectors
         After every layer, once at the end of the block, or nowhere.
     zero_init
@@ -46,8 +49,8 @@ class BlockPlan:
         Real channels of the image.
     steps
         T, the number of branches of an injector.
-    mix_bounds
-        Of every v.
+    mix, mix_bounds
+        Where every v starts, and their open interval.
     """
 
     channels: int
@@ -59,11 +62,18 @@ class BlockPlan:
     zero_init: bool
     image_channels: int
     steps: int
+    mix: float
     mix_bounds: tuple[float, float]
 
     def residual(self, in_channels: int) -> nn.Module:
         """Build a residual block."""
-        return _KINDS[self.kind](in_channels, self.channels, self.groups)
+        if self.kind == "gated":
+            return GatedBlock(in_channels, self.channels)
+        return ResNetBlock(in_channels, self.channels, self.groups)
+
+    def attention(self) -> TransformerLayer:
+        """Build an attention layer."""
+        return TransformerLayer(self.channels, self.heads, normalization(self.kind, self.channels, self.groups, 1e-6))
 
     def injector(self) -> nn.ModuleList:
         """Build an injector, one branch a step."""
@@ -92,13 +102,13 @@ class _Block(nn.Module):
             layers = [] if j == 0 and self.first_outside else [("resnets", j)]
             layers += self._injector(plan, "all")
             if plan.heads:
-                self.attentions.append(TransformerLayer(plan.channels, plan.heads, plan.groups))
+                self.attentions.append(plan.attention())
                 layers += [("attentions", j), *self._injector(plan, "all")]
             order.append(layers)
         order[-1] += self._injector(plan, "per_block")
         self.order = order if chains > 1 else [[name for layers in order for name in layers]]
         count = sum(len(layers) for layers in self.order)
-        self.v = Bounded(torch.full((count,), 0.5), *plan.mix_bounds)
+        self.v = Bounded(torch.full((count,), plan.mix), *plan.mix_bounds)
         self.input_help = nn.Parameter(torch.ones(1))
         self.merge = nn.Parameter(torch.zeros(chains))
 

@@ -8,15 +8,14 @@ is x - A⁺(A x - y) for λ = ∞ (the range-null-space step of Chen et al., IDM
 x - λ/(1+λ) · A⁺(A x - y) for finite λ where A A^H = I.
 """
 
+import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.solvers import per_sample, solve_normal
+from medrecon.operators.solvers import chebyshev, per_sample
 
-FIRM = 1e3
-"""The λ that stands for ∞ where A⁺ has no closed form: solved for, not divided by singular values near 0."""
-
-_NEVER = 1e-14
+FIRM = 100.0
+"""The λ that stands for ∞ where A⁺ has no closed form, and singular values near 0 must not be divided by."""
 
 
 def data_consistency(
@@ -28,7 +27,7 @@ def data_consistency(
     operator                  step
     ========================  =====================================================================
     ``pinv_kind`` "exact"     x - λ/(1+λ) A⁺(A x - y); the projection for λ = ∞
-    exact adjoint             the minimiser above, by a fixed number of conjugate gradient iterations
+    exact adjoint             the minimiser above, by a fixed number of Chebyshev iterations from x
     approximate adjoint       x - λ/(1+λ) A^H(A x - y), a gradient step, stable for ‖A‖ <= 1
     ========================  =====================================================================
 
@@ -45,8 +44,8 @@ def data_consistency(
     weight
         λ > 0, (1,) or (B,), may require gradients; None is ∞ (:data:`FIRM` where that is not possible).
     iterations
-        Of the conjugate gradients: fixed, so that a recomputation takes the same steps. They start at x;
-        the gradient is that of the exact solution.
+        Of :func:`~medrecon.operators.solvers.chebyshev`. Conjugate gradients would need fewer, but
+        they amplify rounding errors: recomputed gradients then differ in the third digit.
     """
     if operator.pinv_kind == "exact":
         step = operator.pinv(operator(x) - y)
@@ -55,6 +54,7 @@ def data_consistency(
     else:
         firm = x.real.new_full((1,), FIRM) if weight is None else weight
         step = operator.adjoint(y - operator(x))
-        right = step * per_sample(firm, step)
-        return x + solve_normal(operator.gram, right, weight=firm, shift=1.0, max_iter=iterations, tol=_NEVER)
+        strength = per_sample(firm, step)
+        one = torch.ones_like(firm)
+        return x + chebyshev(lambda d: d + strength * operator.gram(d), strength * step, one, one + firm, iterations)
     return x - step if weight is None else x - per_sample(weight / (1 + weight), step) * step

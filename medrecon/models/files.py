@@ -63,6 +63,9 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
         temporary = Path(name)
         save: Any = model.save_pretrained
         save(temporary, safe_serialization=True, max_shard_size="100GB")
+        config = json.loads((temporary / "config.json").read_text())
+        config.pop("_name_or_path", None)  # of the folder that it was loaded from
+        (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (temporary / "README.md").write_text(card if card is not None else _card(model))
         for file in (WEIGHTS, "config.json", "README.md"):
             (temporary / file).replace(folder / file)

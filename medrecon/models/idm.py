@@ -72,13 +72,13 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
     alphas
         Where α starts: one number, or one for every step, α_1 first.
     mix
-        Where the v of the steps start; those of the layers start at 1/2.
+        Where all v start.
     alpha_bounds, mix_bounds
-        The open intervals of α and of all v.
+        The open intervals of α and v.
     data_consistency
         "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step.
     consistency_iterations
-        Of the conjugate gradients where the operator has no closed-form pseudo-inverse.
+        Of the solver where the operator has no closed-form pseudo-inverse.
     final_consistency
         Whether the result is drawn to the data once more. Without it the last mixing undoes some of it.
     intensity
@@ -154,6 +154,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
             groups=groups,
             injectors=injectors,
             zero_init=zero_init,
+            mix=mix,
             mix_bounds=(low, high),
         )
         self.alpha = Bounded(torch.tensor(start), *alpha_bounds)

@@ -37,7 +37,7 @@ def _feed_forward(w: Tensor, norm: nn.Module, layers: nn.Module) -> Tensor:
 
 
 class TransformerLayer(nn.Module):
-    """x + proj_out(TransformerBlock(proj_in(GN x))) with pixels as tokens: full attention, O((H W)²) time.
+    """x + proj_out(TransformerBlock(proj_in(N x))) with pixels as tokens: full attention, O((H W)²) time.
 
     The names are those of Stable Diffusion's layer, without its cross-attention.
 
@@ -47,15 +47,15 @@ class TransformerLayer(nn.Module):
         C of (B, C, H, W).
     heads
         Number of attention heads.
-    groups
-        Of the group norm.
+    norm
+        The normalization N that comes first, on (B, C, H, W).
     """
 
-    def __init__(self, channels: int, heads: int, groups: int) -> None:
+    def __init__(self, channels: int, heads: int, norm: nn.Module) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"TransformerLayer: {heads} heads do not share {channels} channels evenly")
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = norm
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads)])
         self.proj_out = nn.Conv2d(channels, channels, 1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medrecon.models.blocks import BlockKind, BlockPlan, DownBlock, InjectorPlaces, UpBlock
+from medrecon.models.blocks import BlockKind, BlockPlan, DownBlock, InjectorPlaces, UpBlock, normalization
 from medrecon.models.context import Context
 from medrecon.models.injector import extended
 from medrecon.models.rebinding import Call
@@ -42,8 +42,8 @@ class InjectedUNet(nn.Module):
         Where they are.
     zero_init
         Whether the injectors start as the identity and the result as zero.
-    mix_bounds
-        Of every v of the reversible wiring.
+    mix, mix_bounds
+        Where every v of the reversible wiring starts, and their open interval.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class InjectedUNet(nn.Module):
         groups: int,
         injectors: InjectorPlaces,
         zero_init: bool,
+        mix: float,
         mix_bounds: tuple[float, float],
     ) -> None:
         super().__init__()
@@ -76,6 +77,7 @@ class InjectedUNet(nn.Module):
                 zero_init=zero_init,
                 image_channels=image_channels,
                 steps=steps,
+                mix=mix,
                 mix_bounds=mix_bounds,
             )
             for level, width in enumerate(widths)
@@ -94,7 +96,7 @@ class InjectedUNet(nn.Module):
             taken = [skips.pop() for _ in range(layers + 1)]
             self.up_blocks.append(UpBlock(plan, width, taken, last=plan is plans[0]))
             width = plan.channels
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=1e-5)
+        self.conv_norm_out = normalization(block, widths[0], groups, 1e-5)
         self.conv_out = nn.Conv2d(widths[0], border, 3, padding=1)
         if zero_init:
             for parameter in self.conv_out.parameters():
