@@ -111,6 +111,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
     """
 
     memory: Memory | int = "auto"
+    _repeated_blocks = ["GatedBlock", "ResNetBlock", "TransformerLayer"]  # noqa: RUF012 (for diffusers to compile)
 
     @register_to_config  # writes every argument to config.json
     def __init__(

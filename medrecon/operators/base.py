@@ -1,7 +1,7 @@
 """The contract of every forward operator."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -61,6 +61,7 @@ class LinearOperator(nn.Module, ABC):
         self.data_shape = tuple(data_shape)
         self.image_dtype = image_dtype
         self.data_dtype = data_dtype
+        self._bound: Tensor | None = None
 
     # -- what a subclass defines -------------------------------------------------------------------
 
@@ -170,10 +171,18 @@ class LinearOperator(nn.Module, ABC):
     def norm_bound(self) -> Tensor:
         """Return an upper bound of ‖A‖, shape (operator batch,): what a step size needs.
 
-        A short power iteration with 5 % on top, as it approaches the norm from below; operators with
-        a closed form return that.
+        A short power iteration with 5 % on top, as it approaches the norm from below, run once;
+        operators with a closed form return that.
         """
-        return 1.05 * self.norm(max_iter=60, tol=1e-4)
+        return self._remembered_bound(lambda: 1.05 * self.norm(max_iter=60, tol=1e-4))
+
+    def _remembered_bound(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return a bound that takes time to compute; an operator is a value, so once is enough."""
+        if any(buffer.requires_grad for buffer in self.buffers()):
+            return compute()  # somebody is learning it
+        if self._bound is None:
+            self._bound = compute().detach()
+        return self._bound.to(self.device)
 
     def normalized(self) -> "LinearOperator":
         """Return A / ‖A‖."""

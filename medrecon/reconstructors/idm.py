@@ -35,8 +35,9 @@ class InvertibleDiffusion(Reconstructor):
         from medrecon.models import InvertibleDiffusionModel
         from medrecon.models.files import WEIGHTS
 
-        self.model = InvertibleDiffusionModel.load(Path(checkpoint)).eval()
+        self.model = InvertibleDiffusionModel.load(Path(checkpoint))
         self._digest = file_digest(Path(checkpoint) / WEIGHTS)
+        self.eval()
 
     def settings(self, operator: LinearOperator) -> dict[str, Setting]:  # noqa: ARG002 (the same for all)
         """Return the name of the checkpoint and the hash of its weights."""

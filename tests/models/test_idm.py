@@ -180,6 +180,14 @@ class TestGradients:
         assert len(count) == 3 * {"none": 1, "checkpoint": 2, "min": 3, "reversible": 3}[memory]
 
     @pytest.mark.parametrize("memory", ["none", *MEMORIES])
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch.compile looks at inner states
+    def test_compiled_blocks(self, tiny, memory):
+        model, data = tiny(steps=2, dtype=torch.float64), batch(Inpainting(torch.ones(1, 8, 6)), dtype=torch.float64)
+        wanted = gradient(model, data, "none")
+        model.compile_repeated_blocks(backend="aot_eager")
+        assert relative(gradient(model, data, memory), wanted) < 1e-12
+
+    @pytest.mark.parametrize("memory", ["none", *MEMORIES])
     def test_half_precision(self, tiny, memory):
         model = tiny(image_channels=2, steps=2)
         data = batch(multi_coil())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medrecon.errors import OperatorError
-from medrecon.operators import LinearOperator
+from medrecon.operators import Inpainting, LinearOperator
 from medrecon.testing import assert_linear_operator
 
 
@@ -103,3 +103,23 @@ def test_unmatched_adjoint_has_no_pinv():
 
 def test_repr_says_what_it_maps():
     assert "image (1, 8) float32 -> data (5,) float32, pinv iterative" in repr(Matrix(matrix()))
+
+
+def test_norm_bound_is_computed_once():
+    class Counted(Inpainting):
+        calls = 0
+
+        def norm(self, **options):
+            type(self).calls += 1
+            return super(Inpainting, self).norm(**options)
+
+        norm_bound = LinearOperator.norm_bound
+
+    operator = Counted(torch.ones(1, 6, 5))
+    assert torch.equal(operator.norm_bound(), operator.norm_bound())
+    assert Counted.calls == 1
+    learned = Counted(torch.ones(1, 6, 5))
+    learned.mask.requires_grad_()
+    learned.norm_bound()
+    learned.norm_bound()
+    assert Counted.calls == 3

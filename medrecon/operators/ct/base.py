@@ -203,7 +203,7 @@ class XRayTransform(LinearOperator):
 
     def norm_bound(self) -> Tensor:
         """Return ‖A‖ and 1 % on top: the iteration approaches it from below, here very fast."""
-        return 1.01 * self.norm()
+        return self._remembered_bound(lambda: 1.01 * self.norm())
 
     @staticmethod
     def _groups(x: Tensor, geometry: Tensor) -> Tensor:
