@@ -12,6 +12,7 @@ from medrecon.cli.options import Json
 
 _NEEDED = (
     "torch", "numpy", "numba", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts",
+    "diffusers", "safetensors",
     "rich",
 )  # fmt: skip
 _OPTIONAL = {

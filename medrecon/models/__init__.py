@@ -6,7 +6,26 @@ from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.models.idm import InvertibleDiffusionModel, TrainingBatch
+    from medrecon.models.presets import preset
+    from medrecon.models.published import read_published, to_published
+    from medrecon.models.stable_diffusion import from_stable_diffusion
 
-__all__ = ["InvertibleDiffusionModel", "TrainingBatch"]
+_MODULES = {
+    "InvertibleDiffusionModel": "idm",
+    "TrainingBatch": "idm",
+    "from_stable_diffusion": "stable_diffusion",
+    "preset": "presets",
+    "read_published": "published",
+    "to_published": "published",
+}
 
-__getattr__ = lazy_names(__name__, {"InvertibleDiffusionModel": "idm", "TrainingBatch": "idm"})
+__all__ = [
+    "InvertibleDiffusionModel",
+    "TrainingBatch",
+    "from_stable_diffusion",
+    "preset",
+    "read_published",
+    "to_published",
+]
+
+__getattr__ = lazy_names(__name__, _MODULES)

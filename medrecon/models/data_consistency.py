@@ -4,7 +4,7 @@ All variants are steps of one form. With :math:`0 < λ ≤ ∞` the weight of th
 
 .. math:: \operatorname{argmin}_z \tfrac{λ}{2} ‖A z - y‖² + \tfrac12 ‖z - x‖²
 
-is x - A⁺(A x - y) for λ = ∞ (the range-null-space step of Chen et al., IDM, eq. 6, and of DDNM), and
+is x - A⁺(A x - y) for λ = ∞ (the range-null-space step of IDM and of DDNM; equation 4 in docs/idm.md), and
 x - λ/(1+λ) · A⁺(A x - y) for finite λ where A A^H = I.
 """
 

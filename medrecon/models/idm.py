@@ -46,7 +46,7 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
     r"""Reconstruct images in T learned diffusion steps (Chen et al., IDM, TPAMI 2025).
 
     From :math:`z = x_{init}(y)` and :math:`\barα_t = α_1 ⋯ α_t` the pair
-    :math:`(a, b) = \sqrt{\barα_T}\, (z, s z)` passes T steps (eq. 8 and 9),
+    :math:`(a, b) = \sqrt{\barα_T}\, (z, s z)` passes T steps (equation 1 in docs/idm.md),
 
     .. math:: (a, b) ← ((1 - v_t)\, S_t(a) + v_t\, b,\; a), \qquad \hat x = a + m b,
 
@@ -325,7 +325,9 @@ def sampling_step(
     iterations: int,
     keep: Keep,
 ) -> Tensor:
-    r"""Return S_t(x): predict the noise, draw the clean image to the data, go one step back (IDM, eq. 5 to 7).
+    r"""Return S_t(x): predict the noise, draw the clean image to the data, go one step back.
+
+    Equations 2 to 5 in docs/idm.md, in this order:
 
     .. math::
 

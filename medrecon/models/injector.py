@@ -11,7 +11,7 @@ from medrecon.operators.base import LinearOperator
 
 
 class Injector(nn.Module):
-    r"""Mix the physics into a feature map h (Chen et al., IDM, TPAMI 2025, section III-D).
+    r"""Mix the physics into a feature map h (Chen et al., IDM, TPAMI 2025; equation 6 in docs/idm.md).
 
     .. math:: z = \mathrm{f2i}(h), \qquad h + \mathrm{i2f}([\,z,\; A^H A z,\; x_{init}\,])
 

@@ -1,6 +1,7 @@
 r"""The reversible wiring of the Invertible Diffusion Model, and its gradient from nothing but the last two states.
 
-Functions :math:`f_0, f_1, …` are chained over pairs of states (Chen et al., IDM, TPAMI 2025, section III-C):
+Functions :math:`f_0, f_1, …` are chained over pairs of states (Chen et al., IDM, TPAMI 2025; equations 1
+and 7 in docs/idm.md):
 
 .. math:: x_{n+1} = (1 - v_n) f_n(x_n) + v_n x_{n-1}
 

@@ -1,6 +1,6 @@
-r"""The two halves of a deterministic diffusion step (DDIM with η = 0; Song et al., ICLR 2021, eq. 12).
+r"""The two halves of a deterministic diffusion step: DDIM with η = 0 (Song et al., ICLR 2021, eq. 12).
 
-A noisy image is :math:`x_t = \sqrt{\barα_t}\, x_0 + \sqrt{1 - \barα_t}\, e`.
+Equations 3 and 5 in docs/idm.md. A noisy image is :math:`x_t = \sqrt{\barα_t}\, x_0 + \sqrt{1 - \barα_t}\, e`.
 """
 
 from torch import Tensor

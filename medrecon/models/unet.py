@@ -15,7 +15,7 @@ from medrecon.operators.base import LinearOperator
 
 
 class InjectedUNet(nn.Module):
-    """e = PixelShuffle(U(PixelUnshuffle(x))), with injectors in U (Chen et al., IDM, TPAMI 2025, section III-D).
+    """e = PixelShuffle(U(PixelUnshuffle(x))), with injectors in U (Chen et al., IDM, TPAMI 2025; equation 2).
 
     With widths (320, 640) it is Stable Diffusion 1.5's U-Net without its two coarsest levels, time
     embedding and cross-attention. There is no middle block: the coarsest features are doubled.

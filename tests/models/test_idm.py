@@ -4,13 +4,14 @@ import copy
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
 from medrecon.errors import OperatorError
-from medrecon.models import InvertibleDiffusionModel, TrainingBatch
+from medrecon.models import InvertibleDiffusionModel, TrainingBatch, transformer
 from medrecon.models.injector import Injector
 from medrecon.models.presets import preset
 from medrecon.operators import (
@@ -195,6 +196,30 @@ class TestGradients:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = gradient(model, data, memory)
         assert relative(found, wanted) < 0.1
+
+    @pytest.mark.parametrize("memory", ["none", *MEMORIES])
+    def test_two_threads(self, tiny, memory):
+        """One model, two operators, side by side."""
+        model = tiny(steps=2, dtype=torch.float64)
+        model.memory = memory
+        data = [batch(Inpainting(draw(1, 8, 6, seed=n) > 0), dtype=torch.float64) for n in range(2)]
+        parameters = list(model.parameters())
+
+        def run(n):
+            found = torch.autograd.grad(model.training_loss(data[n]), parameters)
+            return torch.cat([g.flatten() for g in found])
+
+        wanted = [run(n) for n in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            for n, found in zip([0, 1] * 4, pool.map(run, [0, 1] * 4), strict=True):
+                assert relative(found, wanted[n]) < 1e-12
+
+    def test_feed_forward_in_chunks(self, tiny, monkeypatch):
+        monkeypatch.setattr(transformer, "_CHUNK_BYTES", 8 * 16 * 8 * 2 * 5)  # five tokens of two images
+        model, data = tiny(steps=2, dtype=torch.float64), batch(Inpainting(torch.ones(1, 12, 10)), dtype=torch.float64)
+        wanted = gradient(model, data, "none")
+        for memory in MEMORIES:
+            assert relative(gradient(model, data, memory), wanted) < 1e-12
 
     def test_gradient_scaler(self, tiny):
         model = tiny(steps=2)
@@ -396,7 +421,7 @@ DISTRIBUTED = """
     import torch
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
-    from medrecon.models import InvertibleDiffusionModel, TrainingBatch
+    from medrecon.models import InvertibleDiffusionModel, TrainingBatch, transformer
     from medrecon.operators import Inpainting
 
     rank, world, store, memory, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
