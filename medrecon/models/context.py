@@ -42,7 +42,7 @@ class Context(NamedTuple):
         if isinstance(layer, nn.ModuleList):
             return Call(layer[self.step], (self.operator, self.initial))
         if isinstance(layer, TransformerLayer):
-            return Call(layer, (self.sparing,))
+            return Call(layer, (self.sparing or not torch.is_grad_enabled(),))
         return Call(layer) if skip is None else Call(joined, (skip, layer))
 
     def run(self, call: Call, h: Tensor) -> Tensor:

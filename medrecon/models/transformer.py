@@ -68,8 +68,8 @@ class TransformerLayer(nn.Module):
         x
             Features (B, C, H, W).
         sparing
-            Recompute the feed-forward part some tokens at a time in the backward pass; its hidden
-            layer is 8 times as large as x.
+            Run the feed-forward part on some tokens at a time, and again in the backward pass; its
+            hidden layer is 8 times as large as x.
         """
         w = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         w = self.transformer_blocks[0](w, sparing=sparing)

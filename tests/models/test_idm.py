@@ -416,6 +416,38 @@ class TestModel:
         assert torch.allclose(layer(h, operator, start), wanted, atol=1e-5)
 
 
+@pytest.mark.gpu
+class TestCuda:
+    @pytest.mark.parametrize("memory", MEMORIES)
+    @pytest.mark.parametrize("half", [None, torch.bfloat16, torch.float16])
+    def test_gradients(self, tiny, memory, half):
+        model = tiny(image_channels=2, steps=2).cuda()
+        operator = multi_coil().cuda()
+        target = batch(multi_coil()).target.cuda()
+        data = TrainingBatch(operator(target), operator, target)
+        wanted = gradient(model, data, "none")
+        with torch.autocast("cuda", dtype=half or torch.bfloat16, enabled=half is not None):
+            found = gradient(model, data, memory)
+        assert relative(found, wanted) < (1e-4 if half is None else 0.1)
+        on_cpu = gradient(model.cpu(), batch(multi_coil()), "none")
+        assert relative(wanted.cpu(), on_cpu) < 1e-3
+
+    def test_allocator_peaks_are_ordered(self, published_state):
+        from medrecon.models.published import from_published
+
+        model = from_published(published_state(steps=3)).cuda()
+        operator = BlockCompressedSensing((1, 128, 128), 0.1).cuda()
+        target = torch.rand(2, 1, 128, 128, device="cuda")
+        data, peaks = TrainingBatch(operator(target), operator, target), []
+        for memory in ("none", "checkpoint", "min"):
+            gradient(model, data, memory)
+            torch.cuda.reset_peak_memory_stats()
+            gradient(model, data, memory)
+            peaks.append(torch.cuda.max_memory_allocated())
+        assert peaks == sorted(peaks, reverse=True)
+        assert peaks[2] < 0.5 * peaks[0]
+
+
 DISTRIBUTED = """
     import sys
     import torch
