@@ -13,14 +13,13 @@ from medrecon.complex import from_channels, to_channels
 from medrecon.errors import OperatorError
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
-from medrecon.models.data_consistency import data_consistency
 from medrecon.models.files import load_model, save_model
-from medrecon.models.injector import on_image, real_channels
+from medrecon.models.injector import real_channels
 from medrecon.models.memory import Memory, choose_memory
 from medrecon.models.presets import preset
 from medrecon.models.rebinding import Call
 from medrecon.models.reversible import Keep, rebuildable, reversible_chain
-from medrecon.models.sampling import denoise, renoise
+from medrecon.models.step import consistent, sampling_step
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import intensity_scale
@@ -50,7 +49,8 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
 
     .. math:: (a, b) ← ((1 - v_t)\, S_t(a) + v_t\, b,\; a), \qquad \hat x = a + m b,
 
-    each S_t a noise prediction by the U-Net, data consistency and a DDIM step: :func:`sampling_step`.
+    each S_t a noise prediction by the U-Net, data consistency and a DDIM step, see
+    :func:`~medrecon.models.step.sampling_step`.
     α, v, s and m are learned, and so is, where ``data_consistency`` says so, the weight of the data.
 
     Any :class:`~medrecon.operators.LinearOperator` on two-dimensional images will do. It is divided by
@@ -215,7 +215,10 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
         return (images - target.reshape(images.shape)).abs().mean()
 
     def count_operator_calls(self) -> int:
-        """Return how often A^H A is applied in one reconstruction: once an injector and step, and once a step."""
+        """Return how often A^H A is applied in one reconstruction: once for every injector and step, and once a step.
+
+        Without a closed-form pseudo-inverse there are ``consistency_iterations`` more in every step.
+        """
         sites = sum(len(block.injectors) for block in self.unet.blocks())
         steps: int = self.settings.steps
         return steps * (sites + 1)
@@ -259,28 +262,14 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
         alpha_bars = [initial.new_ones(1), *self.alpha().cumprod(0).split(1)]
         weights = [None] * len(alpha_bars) if self.trust is None else _weights(self.trust())
         iterations = self.settings.consistency_iterations
-        calls = [
-            Call(
-                sampling_step,
-                (
-                    self.unet,
-                    operator,
-                    y,
-                    initial,
-                    alpha_bars[t],
-                    alpha_bars[t - 1],
-                    weights[t - 1],
-                    t,
-                    iterations,
-                    inner,
-                ),
-            )
-            for t in range(self.settings.steps, 0, -1)
-        ]
+        calls = []
+        for t in range(self.settings.steps, 0, -1):
+            levels = alpha_bars[t], alpha_bars[t - 1], weights[t - 1]
+            calls.append(Call(sampling_step, (self.unet, operator, y, initial, *levels, t, iterations, inner)))
         a = alpha_bars[-1].sqrt() * initial
         a, b = reversible_chain(calls, a, self.input_help * a, self.v(), keep=outer)
         x = a + self.merge * b
-        return _consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
+        return consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
 
     def _check(self, operator: LinearOperator) -> None:
         wanted = self.settings.image_channels
@@ -310,61 +299,6 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
 
     def _chains(self) -> list[Bounded]:
         return [self.v, *(block.v for block in self.unet.blocks())]
-
-
-def sampling_step(
-    x: Tensor,
-    unet: InjectedUNet,
-    operator: LinearOperator,
-    y: Tensor,
-    initial: Tensor,
-    alpha_bar: Tensor,
-    alpha_bar_before: Tensor,
-    weight: Tensor | None,
-    step: int,
-    iterations: int,
-    keep: Keep,
-) -> Tensor:
-    r"""Return S_t(x): predict the noise, draw the clean image to the data, go one step back.
-
-    Equations 2 to 5 in docs/idm.md, in this order:
-
-    .. math::
-
-        e = U_t(x), \quad
-        x_0 = (x - \sqrt{1-\barα_t}\, e) / \sqrt{\barα_t}, \quad
-        x_0 ← x_0 - A^+(A x_0 - y), \quad
-        S_t = \sqrt{\barα_{t-1}}\, x_0 + \sqrt{1-\barα_{t-1}}\, e
-
-    Parameters
-    ----------
-    x, initial
-        Real channels (B, C, H, W).
-    unet
-        U_1 … U_T.
-    operator, y
-        The physics; ‖A‖ <= 1.
-    alpha_bar, alpha_bar_before
-        ᾱ_t and ᾱ_{t-1}, (1,).
-    weight
-        λ_t, (1,), or None for ∞.
-    step
-        t.
-    iterations
-        See :func:`~medrecon.models.data_consistency.data_consistency`.
-    keep
-        What the U-Net keeps for its backward pass.
-    """
-    noise = unet(x, operator, initial, step - 1, keep=keep)
-    clean = _consistent(denoise(x, noise, alpha_bar), y, operator, weight, iterations)
-    return renoise(clean, noise, alpha_bar_before)
-
-
-def _consistent(x: Tensor, y: Tensor, operator: LinearOperator, weight: Tensor | None, iterations: int) -> Tensor:
-    def step(image: Tensor) -> Tensor:
-        return data_consistency(image, y, operator, weight, iterations=iterations)
-
-    return on_image(step, x, operator)
 
 
 def _weights(trust: Tensor) -> list[Tensor | None]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from medrecon.models.rebinding import Call
 from medrecon.models.replay import Inputs, Surroundings, alias, pull_back, refuse_second_derivative
+from medrecon.operators.certainty import certain
 
 Keep = Literal["graph", "states", "states-together", "ends"]
 """What a chain keeps for its backward pass.
@@ -35,7 +36,7 @@ _SAFE = 0.4**11
 
 def rebuildable(v: Tensor) -> bool:
     """Whether the states of a chain may be rebuilt: ∏ v >= 0.4^11, where gradients in float32 err by 5e-5."""
-    return float(v.detach().double().prod()) >= _SAFE * (1 - 1e-6)
+    return not certain(v.detach().double().prod() < _SAFE * (1 - 1e-6))
 
 
 def mix(f: Tensor, before: Tensor, v: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
@@ -190,9 +191,14 @@ def _permutation(given: Tensor | None, pixels: int, seed: int) -> Tensor:
     return order
 
 
-@lru_cache(maxsize=8)
 def _orthogonal(size: int, seed: int) -> Tensor:
     """Return the orthogonal polar factor of a Gaussian matrix (read only: it is shared)."""
+    # tensors made for counting or tracing must neither come from the cache nor go there
+    return _drawn(size, seed) if _get_current_dispatch_mode() is None else _drawn.__wrapped__(size, seed)
+
+
+@lru_cache(maxsize=8)
+def _drawn(size: int, seed: int) -> Tensor:
     gaussian = torch.randn((size, size), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     if size == 0:
         return gaussian

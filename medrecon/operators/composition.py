@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator, PinvKind
+from medrecon.operators.certainty import certain
 from medrecon.operators.registry import operator_from_config, register_operator
 from medrecon.operators.solvers import per_sample
 
@@ -166,7 +167,7 @@ class Scaled(_Compound):
         if isinstance(operator, Scaled):
             factor = operator.factor * factor
             operator = operator.operator
-        if not bool(torch.isfinite(factor).all()) or bool((factor == 0).any()):
+        if certain(~torch.isfinite(factor).all()) or certain((factor == 0).any()):
             name = type(operator).__name__
             raise OperatorError(f"{name}: expected a finite factor other than 0, got {factor.tolist()}")
         super().__init__(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medrecon.errors import NumericalError
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.certainty import certain
 from medrecon.operators.solvers import inner, per_sample
 
 # More pixels than this do not make the quantile better. The stride through them is odd and so never
@@ -40,7 +41,7 @@ def unit_peak(image: Tensor) -> tuple[Tensor, Tensor]:
     Squares of raw data as small as 1e-20 would vanish in single precision.
     """
     peak = image.abs().flatten(1).amax(1)
-    if not bool(torch.isfinite(peak).all()):
+    if certain(~torch.isfinite(peak).all()):
         bad = [index for index, value in enumerate(peak.tolist()) if not value < float("inf")]
         raise NumericalError(
             f"NaN or Inf in the measurements of sample(s) {bad}, or in their adjoint: reconstruction needs finite "

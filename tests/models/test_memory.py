@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from medrecon.errors import OutOfMemoryError
 from medrecon.models import InvertibleDiffusionModel, TrainingBatch
 from medrecon.models.memory import Identity, LivePeak, StepCost, choose_memory, step_cost
-from medrecon.operators import Inpainting
+from medrecon.operators import BlockCompressedSensing, Inpainting
 
 MB = 2**20
 
@@ -115,3 +115,26 @@ def test_autocast_is_part_of_the_measurement():
     plain = step_cost(model, (1, 1, 64, 64), "none")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert step_cost(model, (1, 1, 64, 64), "none") != plain
+
+
+@pytest.mark.parametrize("memory", ["none", "checkpoint", "min", "reversible"])
+def test_whole_step_without_data(memory):
+    """A user's own measurement: the model on fake or meta tensors, with a real operator."""
+    operator = BlockCompressedSensing((1, 24, 16), 0.5, block_size=8)
+    y = operator(torch.rand(1, 1, 24, 16))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = InvertibleDiffusionModel.from_preset("tiny", steps=2)
+        model.memory = memory
+        model.training_loss(TrainingBatch(y, operator, torch.rand(1, 1, 24, 16))).backward()
+    with torch.device("meta"):
+        model = InvertibleDiffusionModel.from_preset("tiny", steps=2)
+        model.memory = memory
+        x = torch.empty(1, 1, 24, 16)
+        model.training_loss(TrainingBatch(x, Identity((1, 24, 16)), x)).backward()
+    assert model.merge.grad.shape == (1,)
+
+
+def test_matrices_made_without_data_are_not_remembered():
+    with FakeTensorMode():
+        BlockCompressedSensing((1, 8, 8), 0.5, block_size=8, seed=99)
+    assert BlockCompressedSensing((1, 8, 8), 0.5, block_size=8, seed=99).phi.isfinite().all()
