@@ -36,27 +36,28 @@ def counted(steps, memory, size=256):
             loss = model.sample(y, Identity((1, size, size)), y.clone(), memory).abs().mean()
             kept = live.live
             loss.backward()
-    return kept / MB, live.peak / MB
+    return {"kept": kept / MB, "peak": live.peak / MB}
+
+
+def row(work, mode, metric, value):
+    return {"work": work, "who": f"medrecon {mode}", "metric": metric, "value": value}
 
 
 def memory_rows(*, quick):
     rows = []
     print("\nlive tensor MB of a training step, sd15, 256², batch 1, fp32, gradients (440 MB) included")
-    for steps in (1, 2, 3) if quick else (1, 2, 3, 6, 12):
+    for steps in (1,) if quick else (1, 2, 3, 6, 12):
         for memory in MODES if steps <= 3 else MODES[2:]:
-            kept, peak = counted(steps, memory)
-            print(f"  T = {steps:2}  {memory:11} kept {kept:8.0f}   peak {peak:8.0f}", flush=True)
+            found = counted(steps, memory)
+            print(f"  T = {steps:2}  {memory:11} kept {found['kept']:8.0f}   peak {found['peak']:8.0f}", flush=True)
             work = f"sd15, 256², batch 1, T = {steps}"
-            rows += [
-                {"work": work, "who": memory, "metric": "bytes kept", "value": round(kept * MB)},
-                {"work": work, "who": memory, "metric": "bytes peak", "value": round(peak * MB)},
-            ]
+            rows += [row(f"{work}, {what}", memory, "bytes", MB * value) for what, value in found.items()]
     return rows
 
 
 def time_rows(*, quick):
     rows = []
-    for steps in (2, 3):
+    for steps in (1,) if quick else (2, 3):
         torch.manual_seed(0)
         model = InvertibleDiffusionModel(steps=steps, widths=[32, 64])
         operator = BlockCompressedSensing((1, 64, 64), 0.1)
@@ -69,10 +70,12 @@ def time_rows(*, quick):
             model.training_loss(batch).backward()
 
         seconds = interleaved(
-            {memory: lambda memory=memory: step(memory) for memory in MODES}, repeats=3 if quick else 9
+            {f"medrecon {memory}": lambda memory=memory: step(memory) for memory in MODES}, repeats=1 if quick else 9
         )
         rows += report(
-            f"training step, published architecture, 32/64 channels, 64², batch 2, T = {steps}", seconds, "none"
+            f"step of the published architecture, 32/64 channels, 64², batch 2, T = {steps}",
+            seconds,
+            "medrecon none",
         )
     return rows
 
@@ -85,9 +88,7 @@ def cuda_rows(*, quick):
     for compiled in (False, True):
         model = InvertibleDiffusionModel.from_preset("sd15").to(device)
         if compiled:
-            for block in model.unet.blocks():
-                for layer in (*block.resnets, *block.attentions):
-                    layer.compile()
+            model.compile_repeated_blocks()
         label = "compiled" if compiled else "eager"
         for batch in (1, 4) if quick else (1, 4, 8):
             for memory in MODES:
@@ -118,12 +119,12 @@ def training_on_cuda(model, memory, batch, work):
         peak = torch.cuda.max_memory_allocated() - before
         print(f"  {work:60} {memory:11} {batch / seconds:7.2f} images/s   {peak / MB:8.0f} MB", flush=True)
         return [
-            {"work": work, "who": memory, "metric": "images per second", "value": batch / seconds},
-            {"work": work, "who": memory, "metric": "bytes peak", "value": peak},
+            row(work, memory, "images per second", batch / seconds),
+            row(f"{work}, peak", memory, "bytes", peak),
         ]
     torch.cuda.empty_cache()
     print(f"  {work:60} {memory:11} does not fit", flush=True)
-    return [{"work": work, "who": memory, "metric": "bytes peak", "value": None}]
+    return []
 
 
 def latency_on_cuda(model, size, work):
@@ -137,7 +138,7 @@ def latency_on_cuda(model, size, work):
     reconstruct()
     seconds = median_seconds(reconstruct, repeats=10)
     print(f"  {work:60} {1e3 * seconds:7.1f} ms", flush=True)
-    return [{"work": work, "who": "IDM sd15", "metric": "seconds", "value": seconds}]
+    return [row(work, "idm, sd15", "seconds", seconds)]
 
 
 def median_seconds(run, *, repeats):
@@ -154,7 +155,7 @@ def median_seconds(run, *, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer T, fewer repeats")
+    parser.add_argument("--quick", action="store_true", help="T = 1, one repeat")
     parser.add_argument("--cuda", action="store_true", help="measure on the GPU instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -111,6 +111,10 @@ class Identity(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return y.clone()
 
+    def norm_bound(self) -> Tensor:
+        """Return 1."""
+        return torch.ones(1)
+
 
 def step_cost(
     model: "InvertibleDiffusionModel", shape: tuple[int, ...], memory: Memory, device: torch.device | str = "cpu"

@@ -119,18 +119,13 @@ def test_autocast_is_part_of_the_measurement():
 
 @pytest.mark.parametrize("memory", ["none", "checkpoint", "min", "reversible"])
 def test_whole_step_without_data(memory):
-    """A user's own measurement: the model on fake or meta tensors, with a real operator."""
+    """A user's own measurement: the model on fake tensors, with a real operator."""
     operator = BlockCompressedSensing((1, 24, 16), 0.5, block_size=8)
     y = operator(torch.rand(1, 1, 24, 16))
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = InvertibleDiffusionModel.from_preset("tiny", steps=2)
         model.memory = memory
         model.training_loss(TrainingBatch(y, operator, torch.rand(1, 1, 24, 16))).backward()
-    with torch.device("meta"):
-        model = InvertibleDiffusionModel.from_preset("tiny", steps=2)
-        model.memory = memory
-        x = torch.empty(1, 1, 24, 16)
-        model.training_loss(TrainingBatch(x, Identity((1, 24, 16)), x)).backward()
     assert model.merge.grad.shape == (1,)
 
 

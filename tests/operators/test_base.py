@@ -123,3 +123,10 @@ def test_norm_bound_is_computed_once():
     learned.norm_bound()
     learned.norm_bound()
     assert Counted.calls == 3
+
+
+def test_shapes_without_data():
+    operator = Inpainting(torch.ones(1, 6, 5)).to("meta")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = operator(torch.empty(2, 1, 6, 5, device="meta"))
+    assert (y.shape, y.dtype) == ((2, 1, 6, 5), torch.float32)
