@@ -22,7 +22,7 @@ from timing import save
 
 from medrecon.metrics import psnr, ssim
 from medrecon.models import InvertibleDiffusionModel, TrainingBatch
-from medrecon.operators import CartesianMRI
+from medrecon.operators import batch_operators
 from medrecon.operators.recipes import load_recipe
 from medrecon.reconstructors import make_method
 from medrecon.simulation import brain_phantom, smooth_phase
@@ -67,8 +67,7 @@ def row(work, who, metric, value):
 def training_batch(images, count, size, generator):
     """Return patches, each with a phase and a mask of its own."""
     target = torch.cat([with_phase(patch(images, size, generator), generator) for _ in range(count)])
-    masks = torch.cat([RECIPE.draw((size, size), generator).mask for _ in range(count)])
-    operator = CartesianMRI(masks)
+    operator = batch_operators([RECIPE.draw((size, size), generator) for _ in range(count)])
     return TrainingBatch(operator(target), operator, target)
 
 

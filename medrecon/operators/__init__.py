@@ -6,6 +6,7 @@ from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.operators.base import LinearOperator
+    from medrecon.operators.batching import batch_operators
     from medrecon.operators.block_cs import BlockCompressedSensing
     from medrecon.operators.cartesian_mri import CartesianMRI
     from medrecon.operators.composition import vstack
@@ -23,6 +24,7 @@ _MODULES = {
     "LinearOperator": "base",
     "ParallelBeam2D": "ct.parallel_beam",
     "available_operators": "registry",
+    "batch_operators": "batching",
     "intensity_scale": "scaling",
     "operator_from_config": "registry",
     "register_operator": "registry",
@@ -37,6 +39,7 @@ __all__ = [
     "LinearOperator",
     "ParallelBeam2D",
     "available_operators",
+    "batch_operators",
     "intensity_scale",
     "operator_from_config",
     "register_operator",

@@ -192,6 +192,13 @@ class LinearOperator(nn.Module, ABC):
         """Return the tensors that, with :meth:`config`, rebuild this operator."""
         return dict(self.state_dict())
 
+    def batchable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config and tensors such that operators of one batch differ in the tensors only.
+
+        To override where a number of the config stands for a tensor, as the seed of a permutation does.
+        """
+        return self.config(), self.tensors()
+
     @property
     def batch_size(self) -> int:
         """Leading size of the buffers: 1 for an operator shared by all samples, else the batch it serves."""

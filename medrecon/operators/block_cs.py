@@ -145,6 +145,10 @@ class BlockCompressedSensing(LinearOperator):
             "permutation_seed": self.permutation_seed,
         }
 
+    def batchable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the permutation as a tensor, whether it was drawn or given."""
+        return {**self.config(), "permutation_seed": None}, {"permutation": self.permutation}
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild the operator."""

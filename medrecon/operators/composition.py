@@ -40,6 +40,15 @@ class _Compound(LinearOperator):
             own.update({f"{name}.{key}": value for key, value in member.tensors().items()})
         return own
 
+    def batchable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the members' own, nested like ``config()`` and ``tensors()``."""
+        parts = {name: member.batchable() for name, member in self._members().items()}
+        tensors = dict(self.named_buffers(recurse=False))
+        for name, (_, inner) in parts.items():
+            tensors.update({f"{name}.{key}": value for key, value in inner.items()})
+        members = {name: config for name, (config, _) in parts.items()}
+        return {"operator": self.registered_name, "members": members}, tensors
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild the members, then combine them."""
