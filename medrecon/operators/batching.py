@@ -52,8 +52,8 @@ def batch_operators(operators: Sequence[LinearOperator]) -> LinearOperator:
         differing = sorted(str(key) for key in config.keys() | other.keys() if config.get(key) != other.get(key))
         if differing:
             raise OperatorError(
-                f"batch_operators: samples 0 and {index}, both {type(first).__name__}, differ in {', '.join(differing)}; "
-                "only tensors may differ within a batch"
+                f"batch_operators: samples 0 and {index}, {type(first).__name__} both, differ in {', '.join(differing)}"
+                "; only tensors may differ within a batch"
             )
     sizes = [operator.batch_size for operator in operators]
     names = described[0][1].keys()

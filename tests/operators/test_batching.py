@@ -74,7 +74,7 @@ def test_one_operator_stays_one():
                 BlockCompressedSensing((1, 8, 8), 0.5, block_size=4, seed=1),
                 BlockCompressedSensing((1, 8, 8), 0.5, block_size=4, seed=2),
             ],
-            r"samples 0 and 1, both BlockCompressedSensing, differ in seed; only tensors may differ",
+            r"samples 0 and 1, BlockCompressedSensing both, differ in seed; only tensors may differ",
         ),
     ],
 )
