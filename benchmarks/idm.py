@@ -19,7 +19,8 @@ import torch
 from timing import interleaved, report, save
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from medrecon.models import InvertibleDiffusionModel, TrainingBatch
+from medrecon.datasets import TrainingBatch
+from medrecon.models import InvertibleDiffusionModel
 from medrecon.models.memory import Identity, LivePeak
 from medrecon.operators import BlockCompressedSensing
 

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from timing import save
 
+from medrecon.datasets import TrainingBatch
 from medrecon.metrics import psnr, ssim
-from medrecon.models import InvertibleDiffusionModel, TrainingBatch
+from medrecon.models import InvertibleDiffusionModel
 from medrecon.operators import batch_operators
 from medrecon.operators.recipes import load_recipe
 from medrecon.reconstructors import make_method

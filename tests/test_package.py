@@ -21,7 +21,9 @@ def python(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, **options).stdout
 
 
-@pytest.mark.parametrize("name", ["medrecon", "medrecon.io", "medrecon.operators", "medrecon.models", "medrecon.cli"])
+@pytest.mark.parametrize(
+    "name", ["medrecon", "medrecon.io", "medrecon.operators", "medrecon.models", "medrecon.datasets", "medrecon.cli"]
+)
 def test_import_is_light(name):
     code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(python("-c", code)))

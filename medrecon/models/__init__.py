@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medrecon.models.idm import InvertibleDiffusionModel, TrainingBatch
+    from medrecon.models.idm import InvertibleDiffusionModel
     from medrecon.models.presets import preset
     from medrecon.models.published import read_published, to_published
     from medrecon.models.stable_diffusion import from_stable_diffusion
 
 _MODULES = {
     "InvertibleDiffusionModel": "idm",
-    "TrainingBatch": "idm",
     "from_stable_diffusion": "stable_diffusion",
     "preset": "presets",
     "read_published": "published",
@@ -21,7 +20,6 @@ _MODULES = {
 
 __all__ = [
     "InvertibleDiffusionModel",
-    "TrainingBatch",
     "from_stable_diffusion",
     "preset",
     "read_published",

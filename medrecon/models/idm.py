@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -10,6 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from medrecon.complex import from_channels, to_channels
+from medrecon.datasets.batch import TrainingBatch
 from medrecon.errors import OperatorError
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
@@ -31,14 +32,6 @@ _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "min": ("states-together", "states"),
     "reversible": ("ends", "ends"),
 }
-
-
-class TrainingBatch(NamedTuple):
-    """Measurements (B, *data_shape), the operator that made them, and the true images (B, *image_shape)."""
-
-    measurements: Tensor
-    operator: LinearOperator
-    target: Tensor
 
 
 class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own way

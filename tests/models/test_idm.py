@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from medrecon.datasets import TrainingBatch
 from medrecon.errors import OperatorError
-from medrecon.models import InvertibleDiffusionModel, TrainingBatch, transformer
+from medrecon.models import InvertibleDiffusionModel, transformer
 from medrecon.models.injector import Injector
 from medrecon.models.presets import preset
 from medrecon.operators import (
@@ -453,7 +454,8 @@ DISTRIBUTED = """
     import torch
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
-    from medrecon.models import InvertibleDiffusionModel, TrainingBatch, transformer
+    from medrecon.datasets import TrainingBatch
+    from medrecon.models import InvertibleDiffusionModel, transformer
     from medrecon.operators import Inpainting
 
     rank, world, store, memory, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from medrecon.datasets import TrainingBatch
 from medrecon.errors import OutOfMemoryError
-from medrecon.models import InvertibleDiffusionModel, TrainingBatch
+from medrecon.models import InvertibleDiffusionModel
 from medrecon.models.memory import Identity, LivePeak, StepCost, choose_memory, step_cost
 from medrecon.operators import BlockCompressedSensing, Inpainting
 

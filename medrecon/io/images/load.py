@@ -22,6 +22,7 @@ def load_image(
     *,
     max_bytes: int | None = None,
     modality: Literal["MR", "CT", "OT"] | None = None,
+    warn: bool = True,
 ) -> Image:
     """Read an image (slices, rows, columns) as float32 or complex64, values as the file states them.
 
@@ -39,6 +40,8 @@ def load_image(
         Largest number of bytes that may be read; None takes half of the free memory.
     modality
         Of the result, where the file does not say; files that do (DICOM, our own) are not overruled.
+    warn
+        Whether to log what had to be assumed; it is in ``provenance["notes"]`` anyway.
     """
     path = Path(path)
     if path.is_dir():
@@ -51,7 +54,7 @@ def load_image(
         image = replace(image, modality=modality)
     _require_finite(path, image)
     notes = image.provenance.get("notes", [])
-    for note in notes:
+    for note in notes if warn else ():
         _log.warning("%s: %s", path, note)
     return image
 

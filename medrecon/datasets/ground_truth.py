@@ -1,0 +1,101 @@
+"""Images to train on: any files that hold some, as single slices."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from medrecon.errors import InputError
+from medrecon.io.images import load_image
+from medrecon.operators.ct.hounsfield import MU_WATER, from_hounsfield
+
+_log = logging.getLogger(__name__)
+
+
+class GroundTruth(NamedTuple):
+    """A slice.
+
+    Attributes
+    ----------
+    image
+        (H, W), float32 or complex64; CT in 1/mm.
+    source
+        File name and slice, for messages.
+    pixel_size
+        In mm, 1 where the file does not say.
+    """
+
+    image: Tensor
+    source: str
+    pixel_size: float = 1.0
+
+
+def load_ground_truth(
+    paths: Iterable[Path | str],
+    *,
+    key: str | None = None,
+    modality: Literal["MR", "CT", "OT"] | None = None,
+    mu_water: float = MU_WATER,
+) -> list[GroundTruth]:
+    """Read all slices of files and folders into memory, those without any signal left out.
+
+    Parameters
+    ----------
+    paths
+        NIfTI, DICOM (a folder with one series counts as a file), PNG, JPEG, TIFF, NPY, NPZ, MAT, HDF5 with a
+        reconstruction; other folders are searched, in the order of names.
+    key
+        Variable in array files.
+    modality
+        Of files that do not say.
+    mu_water
+        Attenuation of water in 1/mm: CT numbers become attenuation.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, and where there is not a single slice.
+    """
+    found = []
+    searched = [Path(path) for path in paths]
+    assumed: Counter[str] = Counter()
+    for file in _files(searched):
+        volume = load_image(file, key=key, modality=modality, warn=False)
+        assumed.update(volume.provenance.get("notes", ()))
+        slices = torch.from_numpy(volume.array)
+        if volume.modality == "CT":
+            slices = from_hounsfield(slices.float(), mu_water=mu_water)
+        size = float(volume.geometry.spacing[0])
+        found += [
+            GroundTruth(image, f"{file.name}, slice {index}", size)
+            for index, image in enumerate(slices)
+            if bool(image.abs().amax() > 0)
+        ]
+    for note, count in assumed.items():
+        _log.warning("%s: %s", "one file" if count == 1 else f"{count} files", note)
+    if not found:
+        names = ", ".join(map(str, searched)) or "an empty list"
+        raise InputError(f"{names}: no image with any signal; expected files or folders of images")
+    return found
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path  # a missing one is load_image's to name
+            continue
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        if any(entry.suffix.lower() == ".dcm" for entry in entries):
+            yield path
+        else:
+            yield from _files(entry for entry in entries if entry.is_dir() or _is_image(entry))
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file of a folder that is searched may hold images: notes and licences lie there as well."""
+    suffixes = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".npz", ".mat", ".h5")
+    return path.name.lower().endswith(suffixes)

@@ -1,0 +1,129 @@
+"""Measurements of known images, simulated anew whenever they are asked for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medrecon.datasets.batch import TrainingSample
+from medrecon.datasets.ground_truth import GroundTruth
+from medrecon.errors import UsageError
+from medrecon.operators.recipes import Recipe
+from medrecon.simulation import simulate, smooth_phase
+
+_TRIES = 8
+_PRIME = 1_000_003
+
+
+class SimulatedDataset(Dataset[TrainingSample]):
+    """Each slice measured by an operator that the recipe draws for it.
+
+    What is drawn (patch, orientation, phase, mask, coils, noise) depends on seed, epoch and index only:
+    not on the order of calls, nor on the number of workers. A validation set never calls
+    :meth:`set_epoch`, so it always holds the same measurements.
+
+    Parameters
+    ----------
+    images
+        The truth, for example of :func:`~medrecon.datasets.load_ground_truth`.
+    recipe
+        Of the acquisition, see :func:`~medrecon.operators.recipes.load_recipe`.
+    patch
+        Side of random square patches, which avoid air; None for whole slices.
+    augment
+        Whether to turn by quarters and to mirror.
+    noise
+        Range from which the relative noise of a sample is drawn, see :func:`~medrecon.simulation.simulate`.
+    phase
+        Whether real images get a smooth random phase where the operator wants complex ones.
+    seed
+        Of everything.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from medrecon.datasets import GroundTruth, SimulatedDataset, collate
+    >>> from medrecon.operators.recipes import load_recipe
+    >>> images = [GroundTruth(torch.rand(80, 64), "made up")] * 4
+    >>> data = SimulatedDataset(images, load_recipe("mri-singlecoil-4x"), patch=48, augment=True)
+    >>> loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True, collate_fn=collate)
+    >>> next(iter(loader)).measurements.shape
+    torch.Size([2, 1, 48, 48])
+    """
+
+    def __init__(
+        self,
+        images: Sequence[GroundTruth],
+        recipe: Recipe,
+        *,
+        patch: int | None = None,
+        augment: bool = False,
+        noise: tuple[float, float] = (0.0, 0.0),
+        phase: bool = True,
+        seed: int = 0,
+    ) -> None:
+        low, high = noise
+        if not 0 <= low <= high < float("inf"):
+            raise UsageError(f"SimulatedDataset: noise is a range (low, high) with 0 <= low <= high, got {noise}")
+        if patch is not None:
+            small = [truth for truth in images if min(truth.image.shape) < patch]
+            if patch < 1 or small:
+                found = f"; {small[0].source} has {tuple(small[0].image.shape)} pixels" if small else ""
+                raise UsageError(
+                    f"SimulatedDataset: patch must lie between 1 and the size of the images, got {patch}{found}"
+                )
+        self.images = images
+        self.recipe = recipe
+        self.patch = patch
+        self.augment = augment
+        self.noise = noise
+        self.phase = phase
+        self.seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return len(self.images)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other patches, masks and noise from now on, in running workers as well."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        """Return a measured slice."""
+        number = (self.seed * _PRIME + int(self._epoch)) * _PRIME + index
+        generator = torch.Generator().manual_seed(number % 2**63)
+        truth = self.images[index]
+        image = self._patch(truth.image, generator)
+        if self.augment:
+            quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
+            image = torch.rot90(image, quarters)
+            image = image.flip(0) if mirrored else image
+        height, width = image.shape
+        operator = self.recipe.draw((height, width), generator, pixel_size=truth.pixel_size)
+        if operator.image_dtype.is_complex and not image.is_complex():
+            turn = smooth_phase((height, width), generator) if self.phase else torch.zeros(height, width)
+            image = torch.polar(image.float(), turn)
+        target = image[None, None].expand(1, *operator.image_shape).to(operator.image_dtype)
+        low, high = self.noise
+        level = low + (high - low) * float(torch.rand((), generator=generator))
+        measured = simulate(target, operator, noise=level, generator=generator)
+        return TrainingSample(measured.measurements, operator, target, truth.source)
+
+    def _patch(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the first of some random patches with half the mean of the image, else that around its maximum."""
+        if self.patch is None:
+            return image
+        size, wanted = self.patch, 0.5 * float(image.abs().mean())
+        for _ in range(_TRIES):
+            top, left = (int(torch.randint(length - size + 1, (1,), generator=generator)) for length in image.shape)
+            piece = image[top : top + size, left : left + size]
+            if float(piece.abs().mean()) >= wanted:
+                return piece
+        row, column = divmod(int(image.abs().argmax()), image.shape[1])
+        top, left = (
+            min(max(place - size // 2, 0), length - size)
+            for place, length in zip((row, column), image.shape, strict=True)
+        )
+        return image[top : top + size, left : left + size]
