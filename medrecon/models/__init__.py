@@ -6,6 +6,7 @@ from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.models.idm import InvertibleDiffusionModel
+    from medrecon.models.losses import ssim_loss
     from medrecon.models.presets import preset
     from medrecon.models.published import read_published, to_published
     from medrecon.models.stable_diffusion import from_stable_diffusion
@@ -15,6 +16,7 @@ _MODULES = {
     "from_stable_diffusion": "stable_diffusion",
     "preset": "presets",
     "read_published": "published",
+    "ssim_loss": "losses",
     "to_published": "published",
 }
 
@@ -23,6 +25,7 @@ __all__ = [
     "from_stable_diffusion",
     "preset",
     "read_published",
+    "ssim_loss",
     "to_published",
 ]
 

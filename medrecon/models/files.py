@@ -73,6 +73,11 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
 
 def _check_config(folder: Path, name: str) -> None:
     path = folder / "config.json"
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: is a file, expected the folder of a model; 'medrecon convert-idm' makes one of a published "
+            "checkpoint"
+        )
     if not path.is_file():
         what = "no such folder" if not folder.is_dir() else "lacks config.json"
         raise InputError(f"{folder}: {what}; expected a model as {name}.save() writes it")

@@ -73,6 +73,9 @@ def test_damaged_folders(folder, damage, message):
 def test_missing_folder(tmp_path):
     with pytest.raises(InputError, match=r"no such folder; expected a model as"):
         InvertibleDiffusionModel.load(tmp_path / "none")
+    (tmp_path / "net_params_50.pkl").write_bytes(b"")
+    with pytest.raises(InputError, match=r"is a file, expected the folder of a model; 'medrecon convert-idm'"):
+        InvertibleDiffusionModel.load(tmp_path / "net_params_50.pkl")
 
 
 def shorten(path):
