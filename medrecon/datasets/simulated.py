@@ -9,8 +9,12 @@ from torch.utils.data import Dataset
 from medrecon.datasets.batch import TrainingSample
 from medrecon.datasets.ground_truth import GroundTruth
 from medrecon.errors import UsageError
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct.base import XRayTransform
+from medrecon.operators.ct.prelog import line_integrals
 from medrecon.operators.recipes import Recipe
 from medrecon.simulation import simulate, smooth_phase
+from medrecon.simulation.photons import photon_counts
 
 _TRIES = 8
 _PRIME = 1_000_003
@@ -35,6 +39,9 @@ class SimulatedDataset(Dataset[TrainingSample]):
         Whether to turn by quarters and to mirror.
     noise
         Range from which the relative noise of a sample is drawn, see :func:`~medrecon.simulation.simulate`.
+    counts
+        Of X-rays instead: range of the photons a ray without an object, drawn on a logarithmic scale,
+        see :func:`~medrecon.simulation.photons.photon_counts`; measurements stay line integrals.
     phase
         Whether real images get a smooth random phase where the operator wants complex ones.
     seed
@@ -60,12 +67,15 @@ class SimulatedDataset(Dataset[TrainingSample]):
         patch: int | None = None,
         augment: bool = False,
         noise: tuple[float, float] = (0.0, 0.0),
+        counts: tuple[float, float] | None = None,
         phase: bool = True,
         seed: int = 0,
     ) -> None:
         low, high = noise
         if not 0 <= low <= high < float("inf"):
             raise UsageError(f"SimulatedDataset: noise is a range (low, high) with 0 <= low <= high, got {noise}")
+        if counts is not None and not 1 <= counts[0] <= counts[1] < float("inf"):
+            raise UsageError(f"SimulatedDataset: counts is a range (low, high) with 1 <= low <= high, got {counts}")
         if patch is not None:
             small = [truth for truth in images if min(truth.image.shape) < patch]
             if patch < 1 or small:
@@ -78,6 +88,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         self.patch = patch
         self.augment = augment
         self.noise = noise
+        self.counts = counts
         self.phase = phase
         self.seed = seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
@@ -108,8 +119,17 @@ class SimulatedDataset(Dataset[TrainingSample]):
         target = image[None, None].expand(1, *operator.image_shape).to(operator.image_dtype)
         low, high = self.noise
         level = low + (high - low) * float(torch.rand((), generator=generator))
-        measured = simulate(target, operator, noise=level, generator=generator)
-        return TrainingSample(measured.measurements, operator, target, truth.source)
+        measurements = simulate(target, operator, noise=level, generator=generator).measurements
+        if self.counts is not None:
+            measurements = self._photons(measurements, operator, generator)
+        return TrainingSample(measurements, operator, target, truth.source)
+
+    def _photons(self, lines: Tensor, operator: LinearOperator, generator: torch.Generator) -> Tensor:
+        if self.counts is None or not isinstance(operator, XRayTransform):
+            raise UsageError(f"SimulatedDataset: counts are for X-rays, recipe {self.recipe.name!r} is no CT")
+        low, high = self.counts
+        photons = low * (high / low) ** float(torch.rand((), generator=generator))
+        return line_integrals(photon_counts(lines, counts=photons, generator=generator), i0=photons)[0].to(lines.dtype)
 
     def _patch(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Return the first of some random patches with half the mean of the image, else that around its maximum."""

@@ -94,6 +94,18 @@ class TestSimulatedDataset:
         spread = float((noisy.measurements - clean.measurements).std())
         assert spread == pytest.approx(0.05 * float(images[0].image.max()), rel=0.1)
 
+    def test_photons(self, images):
+        """The noise of line integrals is that of a Poisson law: variance e^y / I₀."""
+        thin = [GroundTruth(0.01 * truth.image, truth.source, 1.0) for truth in images]
+        recipe = load_recipe("ct-parallel-180")
+        clean = SimulatedDataset(thin, recipe)[0]
+        noisy = SimulatedDataset(thin, recipe, counts=(1e4, 1e4))[0]
+        error = (noisy.measurements - clean.measurements) * (1e4 * torch.exp(-clean.measurements)).sqrt()
+        assert float(error.std()) == pytest.approx(1, rel=0.05)
+        assert torch.equal(noisy.target, clean.target)
+        with pytest.raises(UsageError, match=r"counts are for X-rays, recipe 'mri-singlecoil-4x' is no CT"):
+            SimulatedDataset(images, MRI, counts=(1e3, 1e5))[0]
+
     @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
     def test_workers_see_the_epoch(self, images):
         data = SimulatedDataset(images, MRI, patch=32)
@@ -110,6 +122,7 @@ class TestSimulatedDataset:
             ({"patch": 0}, r"got 0"),
             ({"noise": (0.2, 0.1)}, r"noise is a range \(low, high\)"),
             ({"noise": (0.0, math.inf)}, r"noise is a range"),
+            ({"counts": (0.0, 5.0)}, r"counts is a range \(low, high\)"),
         ],
     )
     def test_mistakes(self, images, options, message):
