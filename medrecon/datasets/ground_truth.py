@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from medrecon.datasets.batch import UNKNOWN
+from medrecon.datasets.source import Source
 from medrecon.errors import InputError
 from medrecon.io.images import load_image
 from medrecon.operators.ct.hounsfield import MU_WATER, from_hounsfield
@@ -24,13 +26,13 @@ class GroundTruth(NamedTuple):
     image
         (H, W), float32 or complex64; CT in 1/mm.
     source
-        File name and slice, for messages.
+        File and slice.
     pixel_size
         In mm, 1 where the file does not say.
     """
 
     image: Tensor
-    source: str
+    source: Source = UNKNOWN
     pixel_size: float = 1.0
 
 
@@ -71,7 +73,7 @@ def load_ground_truth(
             slices = from_hounsfield(slices.float(), mu_water=mu_water)
         size = float(volume.geometry.spacing[0])
         found += [
-            GroundTruth(image, f"{file.name}, slice {index}", size)
+            GroundTruth(image, Source(_shown(file, searched), index), size)
             for index, image in enumerate(slices)
             if bool(image.abs().amax() > 0)
         ]
@@ -81,6 +83,14 @@ def load_ground_truth(
         names = ", ".join(map(str, searched)) or "an empty list"
         raise InputError(f"{names}: no image with any signal; expected files or folders of images")
     return found
+
+
+def _shown(file: Path, searched: list[Path]) -> str:
+    """Return the file by its place in the folder that was searched: names repeat in the folders of subjects."""
+    for folder in searched:
+        if file.is_relative_to(folder) and file != folder:
+            return file.relative_to(folder).as_posix()
+    return file.name
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

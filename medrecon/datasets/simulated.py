@@ -36,7 +36,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
     patch
         Side of random square patches, which avoid air; None for whole slices.
     augment
-        Whether to turn by quarters and to mirror.
+        Whether to turn by quarters (images that are not square by halves) and to mirror.
     noise
         Range from which the relative noise of a sample is drawn, see :func:`~medrecon.simulation.simulate`.
     counts
@@ -52,7 +52,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
     >>> import torch
     >>> from medrecon.datasets import GroundTruth, SimulatedDataset, collate
     >>> from medrecon.operators.recipes import load_recipe
-    >>> images = [GroundTruth(torch.rand(80, 64), "made up")] * 4
+    >>> images = [GroundTruth(torch.rand(80, 64))] * 4
     >>> data = SimulatedDataset(images, load_recipe("mri-singlecoil-4x"), patch=48, augment=True)
     >>> loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True, collate_fn=collate)
     >>> next(iter(loader)).measurements.shape
@@ -101,6 +101,14 @@ class SimulatedDataset(Dataset[TrainingSample]):
         """Draw other patches, masks and noise from now on, in running workers as well."""
         self._epoch.fill_(epoch)
 
+    def volume_of(self, index: int) -> str:
+        """Return which volume a sample belongs to."""
+        return self.images[index].source.volume
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """Return what samples of a batch need to have in common: rows and columns."""
+        return (self.patch, self.patch) if self.patch else tuple(self.images[index].image.shape)
+
     def __getitem__(self, index: int) -> TrainingSample:
         """Return a measured slice."""
         number = (self.seed * _PRIME + int(self._epoch)) * _PRIME + index
@@ -109,7 +117,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         image = self._patch(truth.image, generator)
         if self.augment:
             quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
-            image = torch.rot90(image, quarters)
+            image = torch.rot90(image, quarters if image.shape[0] == image.shape[1] else quarters // 2 * 2)
             image = image.flip(0) if mirrored else image
         height, width = image.shape
         operator = self.recipe.draw((height, width), generator, pixel_size=truth.pixel_size)

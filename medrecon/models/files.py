@@ -27,7 +27,9 @@ def load_model(cls: type[M], folder: Path) -> M:
     InputError
         For anything else.
     """
-    _check_config(folder, cls.__name__)
+    found = class_name(folder, cls.__name__)
+    if found != cls.__name__:
+        raise InputError(f"{folder / 'config.json'}: describes a {found}, expected {cls.__name__}")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder}: lacks {WEIGHTS}; is the download, or the training run, complete?")
     logger = logging.getLogger("diffusers.models.modeling_utils")
@@ -71,7 +73,27 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
             (temporary / file).replace(folder / file)
 
 
-def _check_config(folder: Path, name: str) -> None:
+def model_folder(folder: Path) -> Path:
+    """Return the folder that holds config.json: this one, or ``model`` in it where this is that of a training run."""
+    inner = folder / "model"
+    return inner if not (folder / "config.json").is_file() and (inner / "config.json").is_file() else folder
+
+
+def class_name(folder: Path, expected: str = "ReconstructionModel") -> str | None:
+    """Return the name of the class whose model a folder holds, None where its config.json names none.
+
+    Parameters
+    ----------
+    folder
+        As :func:`save_model` writes it.
+    expected
+        Name of a class, for messages.
+
+    Raises
+    ------
+    InputError
+        Where there is no folder, or no readable config.json in it.
+    """
     path = folder / "config.json"
     if folder.is_file():
         raise InputError(
@@ -80,14 +102,13 @@ def _check_config(folder: Path, name: str) -> None:
         )
     if not path.is_file():
         what = "no such folder" if not folder.is_dir() else "lacks config.json"
-        raise InputError(f"{folder}: {what}; expected a model as {name}.save() writes it")
+        raise InputError(f"{folder}: {what}; expected a model as {expected}.save() writes it")
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     found = config.get("_class_name") if isinstance(config, dict) else None
-    if found != name:
-        raise InputError(f"{path}: describes a {found}, expected {name}")
+    return found if isinstance(found, str) else None
 
 
 def _card(model: ModelMixin) -> str:

@@ -1,30 +1,23 @@
 """The Invertible Diffusion Model."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from medrecon.complex import from_channels, to_channels
-from medrecon.datasets.batch import TrainingBatch
-from medrecon.errors import OperatorError
+from medrecon.models.base import ReconstructionModel
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
-from medrecon.models.files import load_model, save_model
-from medrecon.models.injector import real_channels
 from medrecon.models.memory import Memory, choose_memory
 from medrecon.models.presets import preset
 from medrecon.models.rebinding import Call
+from medrecon.models.registry import register_model
 from medrecon.models.reversible import Keep, rebuildable, reversible_chain
 from medrecon.models.step import consistent, sampling_step
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.scaling import intensity_scale
-from medrecon.operators.solvers import per_sample
 
 _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "none": ("graph", "graph"),
@@ -34,7 +27,8 @@ _KEEPS: dict[str, tuple[Keep, Keep]] = {
 }
 
 
-class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own way
+@register_model("idm")
+class InvertibleDiffusionModel(ReconstructionModel):
     r"""Reconstruct images in T learned diffusion steps (Chen et al., IDM, TPAMI 2025).
 
     From :math:`z = x_{init}(y)` and :math:`\barα_t = α_1 ⋯ α_t` the pair
@@ -164,49 +158,14 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
         model: Any = cls.from_config(preset(name, image_channels=image_channels, steps=steps))
         return cast(Self, model)
 
-    @property
-    def settings(self) -> Any:  # noqa: ANN401 (diffusers' frozen dictionary, typed as a plain one)
-        """The configuration, its entries as attributes."""
-        return self.config
-
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Return the model of a local folder; unlike ``from_pretrained`` it refuses one that does not fit wholly."""
-        return load_model(cls, Path(folder))
-
-    def save(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Write ``config.json``, the weights (safetensors) and a model card; files appear whole or not at all.
-
-        Parameters
-        ----------
-        folder
-            Made where it is missing; files of the same names are replaced.
-        card
-            Text of ``README.md``; a short one by default.
-        """
-        save_model(self, Path(folder), card)
-
-    def forward(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
-        """Return images (B, *operator.image_shape) in the units of the data.
-
-        Parameters
-        ----------
-        measurements
-            (B, *operator.data_shape).
-        operator
-            On images (C, H, W); complex ones count twice in ``image_channels``.
-        """
-        images, scale = self._reconstruct(measurements, operator)
-        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
-        if operator.image_dtype.is_complex:
-            images = from_channels(images)
-        return images * per_sample(scale, images)
-
-    def training_loss(self, batch: TrainingBatch) -> Tensor:
-        """Return the mean of |x̂ - x| over pixels and real channels, in intensities of the network."""
-        images, scale = self._reconstruct(batch.measurements, batch.operator)
-        target = to_channels(batch.target / per_sample(scale, batch.target))
-        return (images - target.reshape(images.shape)).abs().mean()
+    def preset_config(
+        cls, name: str, *, image_channels: int = 1, parameters: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """Return :func:`~medrecon.models.preset` of that name for the ``steps`` given, changed by parameters."""
+        changes: dict[str, Any] = dict(parameters or {})
+        steps = changes.get("steps", 3)
+        return {**preset(name, image_channels=image_channels, steps=steps), **changes}
 
     def count_operator_calls(self) -> int:
         """Return how often A^H A is applied in one reconstruction: once for every injector and step, and once a step.
@@ -221,17 +180,8 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
         """Return all v: those of the steps, then those of the layers."""
         return torch.cat([v().detach() for v in self._chains()])
 
-    def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
-        """Return images as real channels in intensities of the network, and the intensity scale (B,)."""
-        self._check(operator)
-        with torch.no_grad():
-            bound = operator.norm_bound()
-            scale = self._intensity(measurements, operator)
-        y = measurements / per_sample(scale * bound, measurements)
-        operator = operator * (1 / bound)
-        initial = to_channels(operator.initial(y))
-        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
-        return self.sample(y, operator, initial, self._memory(initial)), scale
+    def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
+        return self.sample(y, operator, initial, self._memory(initial))
 
     def sample(self, y: Tensor, operator: LinearOperator, initial: Tensor, memory: Memory = "none") -> Tensor:
         """Run the T steps on what is normalised already; :meth:`forward` does that.
@@ -264,21 +214,6 @@ class InvertibleDiffusionModel(ModelMixin, ConfigMixin):  # type: ignore[misc]  
         a, b = reversible_chain(calls, a, self.input_help * a, self.v(), keep=outer)
         x = a + self.merge * b
         return consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
-
-    def _check(self, operator: LinearOperator) -> None:
-        wanted = self.settings.image_channels
-        if len(operator.image_shape) != 3 or real_channels(operator) % wanted:
-            kind = "complex" if operator.image_dtype.is_complex else "real"
-            raise OperatorError(
-                f"InvertibleDiffusionModel: this one is for two-dimensional images of {wanted} real channels (a "
-                f"complex channel counts twice), {type(operator).__name__} has {kind} images {operator.image_shape}"
-            )
-
-    def _intensity(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
-        fixed = self.settings.intensity
-        if fixed is None:
-            return intensity_scale(operator, measurements)
-        return torch.full((measurements.shape[0],), float(fixed), device=measurements.device)
 
     def _memory(self, initial: Tensor) -> Memory:
         if not torch.is_grad_enabled():

@@ -1,9 +1,19 @@
-"""Training losses on magnitude images."""
+"""Training losses."""
 
+from difflib import get_close_matches
+from typing import Literal, get_args
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medrecon.complex import to_channels
+from medrecon.datasets.batch import centre_magnitude
+from medrecon.errors import UsageError
 from medrecon.operators.solvers import per_sample
+
+Loss = Literal["l1", "ssim", "l1+ssim"]
+"""See :func:`image_loss`."""
 
 _WINDOW = 7
 _K1, _K2 = 0.01, 0.03
@@ -48,3 +58,68 @@ def ssim_loss(image: Tensor, target: Tensor, data_range: Tensor | None = None) -
     cov = unbiased * (mean(image * target) - mx * my)
     similarity = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return 1 - similarity.mean()
+
+
+def image_loss(loss: Loss, images: Tensor, target: Tensor, reference: Tensor | None = None) -> Tensor:
+    r"""Return the loss of images that are real or complex and have any number of channels.
+
+    ==============  =====================================================================================
+    loss
+    ==============  =====================================================================================
+    ``"l1"``        mean of :math:`|\hat x - x|` over pixels and real channels (re and im apart)
+    ``"ssim"``      :func:`ssim_loss` of the magnitudes :math:`\sqrt{Σ_c |x_c|^2}`; a single real channel stays signed
+    ``"l1+ssim"``   their sum
+    ==============  =====================================================================================
+
+    Parameters
+    ----------
+    loss
+        One of the table.
+    images, target
+        (B, C, H, W), in the same units.
+    reference
+        The magnitude (B, h, w) that SSIM compares with in place of the target's, in those units; the images
+        are cropped to its size around their centre. Such is the ground truth of fastMRI, the root sum of
+        squares of the coil images, which is not the magnitude of a coil-combined image.
+
+    Raises
+    ------
+    UsageError
+        For another loss, or images, target and reference that do not fit each other.
+    """
+    known = get_args(Loss)
+    if loss not in known:
+        close = get_close_matches(str(loss), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"no loss is called {loss!r}, there are {', '.join(known)}{hint}")
+    if images.shape != target.shape or images.is_complex() != target.is_complex():
+        raise UsageError(
+            f"image_loss: expected images like the target, {tuple(target.shape)} {target.dtype}, got "
+            f"{tuple(images.shape)} {images.dtype}"
+        )
+    value = images.real.new_zeros(())
+    if "l1" in loss:
+        value = value + (to_channels(images) - to_channels(target)).abs().mean()
+    if "ssim" in loss:
+        wanted = centre_magnitude(target) if reference is None else _checked(reference, images)
+        height, width = wanted.shape[1:]
+        found = centre_magnitude(images, (height, width))
+        value = value + ssim_loss(found[:, None], wanted[:, None], _range(wanted))
+    return value
+
+
+def _checked(reference: Tensor, images: Tensor) -> Tensor:
+    """Return a reference (B, h, w) that fits the images, in their precision."""
+    fits = reference.ndim == 3 and len(reference) == len(images) and not reference.is_complex()
+    if not fits or any(n > size for n, size in zip(reference.shape[1:], images.shape[2:], strict=True)):
+        raise UsageError(
+            f"reference: expected a real tensor (B, h, w) no larger than the images {tuple(images.shape)}, got "
+            f"{tuple(reference.shape)} {reference.dtype}"
+        )
+    return reference.to(images.real.dtype)
+
+
+def _range(target: Tensor) -> Tensor:
+    """Return the maximum of each target (B,), 1 for empty ones: SSIM of two empty images would be 0/0."""
+    peak = target.amax((1, 2))
+    return torch.where(peak > 0, peak, 1)

@@ -1,9 +1,12 @@
 """Configurations of the Invertible Diffusion Model by name."""
 
 import math
+from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
+
+from medrecon.errors import UsageError
 
 # For training from scratch, each found better at equal time on one CPU core: no pixel shuffle at the border;
 # gated blocks that normalise single pixels; v = 0.1, for at 1/2 half of every state, and of x̂, is an older
@@ -48,14 +51,19 @@ def preset(name: str, *, image_channels: int = 1, steps: int = 3) -> dict[str, A
     steps
         T.
     """
-    if name not in _PRESETS:
-        close = get_close_matches(name, _PRESETS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no preset is called {name!r}, there are {', '.join(_PRESETS)}{hint}")
-    config = {**_PRESETS[name], "image_channels": image_channels, "steps": steps}
+    config = {**named_preset(name, _PRESETS), "image_channels": image_channels, "steps": steps}
     if name != "sd15":
         config["alphas"] = falling_noise(steps)
     return config
+
+
+def named_preset(name: str, presets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the preset of that name; UsageError names those that there are."""
+    if name not in presets:
+        close = get_close_matches(name, presets, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"no preset is called {name!r}, there are {', '.join(presets)}{hint}")
+    return presets[name]
 
 
 def falling_noise(steps: int) -> list[float]:

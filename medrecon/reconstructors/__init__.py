@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from medrecon.reconstructors.base import Reconstructor
     from medrecon.reconstructors.cgls import Cgls
     from medrecon.reconstructors.fbp import FilteredBackProjection
-    from medrecon.reconstructors.idm import InvertibleDiffusion
+    from medrecon.reconstructors.learned import (
+        InvertibleDiffusion,
+        LearnedReconstructor,
+        ResidualUNet,
+        VariationalNetwork,
+        method_of_checkpoint,
+    )
     from medrecon.reconstructors.registry import MethodInfo, available_methods, make_method, register_method
     from medrecon.reconstructors.sirt import Sirt
     from medrecon.reconstructors.tikhonov import Tikhonov
@@ -20,15 +26,19 @@ _MODULES = {
     "Adjoint": "adjoint",
     "Cgls": "cgls",
     "FilteredBackProjection": "fbp",
-    "InvertibleDiffusion": "idm",
+    "InvertibleDiffusion": "learned",
     "L1Wavelet": "wavelet",
+    "LearnedReconstructor": "learned",
     "MethodInfo": "registry",
     "Reconstructor": "base",
+    "ResidualUNet": "learned",
     "Sirt": "sirt",
     "Tikhonov": "tikhonov",
     "TotalVariation": "tv",
+    "VariationalNetwork": "learned",
     "available_methods": "registry",
     "make_method": "registry",
+    "method_of_checkpoint": "learned",
     "register_method": "registry",
 }
 
@@ -38,13 +48,17 @@ __all__ = [
     "FilteredBackProjection",
     "InvertibleDiffusion",
     "L1Wavelet",
+    "LearnedReconstructor",
     "MethodInfo",
     "Reconstructor",
+    "ResidualUNet",
     "Sirt",
     "Tikhonov",
     "TotalVariation",
+    "VariationalNetwork",
     "available_methods",
     "make_method",
+    "method_of_checkpoint",
     "register_method",
 ]
 

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -10,9 +10,7 @@ from torch import Tensor
 from medrecon.errors import InputError, UsageError
 from medrecon.io.scan import CartesianAcquisition
 from medrecon.operators.cartesian_mri import CartesianMRI
-from medrecon.operators.coils import espirit, find_calibration_region, low_resolution_maps, walsh
-
-MapMethod = Literal["espirit", "walsh", "low-resolution"]
+from medrecon.operators.coils import MapMethod, estimate_maps, find_calibration_region
 
 _logger = logging.getLogger("medrecon")
 
@@ -121,9 +119,7 @@ def _estimate(calibration: Tensor, shape: tuple[int, ...], method: MapMethod) ->
             "FILE would be better",
             smallest,
         )
-    if method == "espirit":
-        return espirit(calibration, grid, kernel_size=min(6, smallest // 2), num_sets="auto").maps
-    return walsh(calibration, grid) if method == "walsh" else low_resolution_maps(calibration, grid)
+    return estimate_maps(calibration, grid, method, num_sets="auto")
 
 
 def _sets(maps: Tensor) -> str:

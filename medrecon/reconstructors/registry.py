@@ -16,11 +16,13 @@ _OWN = {
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
     "fbp": "medrecon.reconstructors.fbp",
-    "idm": "medrecon.reconstructors.idm",
+    "idm": "medrecon.reconstructors.learned",
     "l1-wavelet": "medrecon.reconstructors.wavelet",
     "sirt": "medrecon.reconstructors.sirt",
     "tikhonov": "medrecon.reconstructors.tikhonov",
     "tv": "medrecon.reconstructors.tv",
+    "unet": "medrecon.reconstructors.learned",
+    "varnet": "medrecon.reconstructors.learned",
 }
 _registered: dict[str, type[Reconstructor]] = {}
 T = TypeVar("T", bound=type[Reconstructor])

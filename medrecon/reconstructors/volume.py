@@ -15,11 +15,11 @@ from medrecon.io.image import Image
 from medrecon.io.scan import CartesianAcquisition, Scan
 from medrecon.metrics import centre_crop
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.coils import MapMethod
 from medrecon.operators.ct.base import XRayTransform
 from medrecon.operators.ct.hounsfield import to_hounsfield
 from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.mri import (
-    MapMethod,
     acceleration,
     is_fully_sampled,
     root_sum_of_squares,

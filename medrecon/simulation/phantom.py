@@ -1,4 +1,4 @@
-"""Numerical phantoms: the Shepp-Logan head and random brain-like ellipses."""
+"""Numerical phantoms: the Shepp-Logan head, random brain-like slices, random ellipses."""
 
 import math
 from typing import NamedTuple
@@ -55,6 +55,35 @@ def brain_phantom(count: int, shape: tuple[int, int], generator: torch.Generator
     """
     _checked(shape)
     return torch.stack([_brain(shape, generator) for _ in range(count)]) if count else torch.zeros((0, *shape))
+
+
+def random_ellipses(count: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw slices of overlapping ellipses inside a large one, float32 ``(count, H, W)`` in [0, 1].
+
+    From 5 to 30 of any size, place and sign, whose values add up: the usual training set where there is no other
+    (Adler and Öktem, Inverse Problems 33:124007, 2017).
+    """
+    _checked(shape)
+    return torch.stack([_ellipses(shape, generator) for _ in range(count)]) if count else torch.zeros((0, *shape))
+
+
+def _ellipses(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    body = Ellipse(0.5, 0.85, 0.85)
+    inside = coverage(body, shape)
+    image = body.value * inside
+    for _ in range(5 + int(torch.randint(26, (1,), generator=generator))):
+        value, half_x, half_y, radius, place, angle = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
+        radius, place = 0.8 * math.sqrt(radius), 2 * math.pi * place
+        part = Ellipse(
+            0.8 * value - 0.4,
+            0.03 + 0.3 * half_x,
+            0.03 + 0.3 * half_y,
+            radius * math.cos(place),
+            radius * math.sin(place),
+            math.pi * angle,
+        )
+        image = image + part.value * coverage(part, shape) * inside
+    return image.clamp(0, 1).float()
 
 
 def coverage(ellipse: Ellipse, shape: tuple[int, int]) -> Tensor:

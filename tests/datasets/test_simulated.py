@@ -9,7 +9,7 @@ import torch
 from PIL import Image as Picture
 from torch.utils.data import DataLoader
 
-from medrecon.datasets import GroundTruth, SimulatedDataset, TrainingBatch, collate, load_ground_truth
+from medrecon.datasets import GroundTruth, SimulatedDataset, Source, TrainingBatch, collate, load_ground_truth
 from medrecon.errors import InputError, OperatorError, UsageError
 from medrecon.models import InvertibleDiffusionModel
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, ParallelBeam2D
@@ -22,7 +22,7 @@ MRI = load_recipe("mri-singlecoil-4x")
 @pytest.fixture(scope="module")
 def images():
     planes = brain_phantom(4, (64, 56), torch.Generator().manual_seed(0)).float()
-    return [GroundTruth(plane, f"phantom {index}") for index, plane in enumerate(planes)]
+    return [GroundTruth(plane, Source(f"phantom {index}")) for index, plane in enumerate(planes)]
 
 
 def same(a, b):
@@ -33,7 +33,7 @@ class TestSimulatedDataset:
     def test_measurements_are_those_of_the_target(self, images):
         sample = SimulatedDataset(images, MRI)[1]
         assert isinstance(sample.operator, CartesianMRI)
-        assert sample.source == "phantom 1"
+        assert sample.source == Source("phantom 1")
         assert torch.allclose(sample.operator(sample.target), sample.measurements)
         assert torch.allclose(sample.target.abs()[0, 0], images[1].image, atol=1e-6)
         assert sample.target.imag.abs().max() > 0.01
@@ -76,12 +76,12 @@ class TestSimulatedDataset:
     def test_patches_are_never_empty(self):
         image = torch.zeros(40, 30)
         image[3, 27] = 1.0
-        data = SimulatedDataset([GroundTruth(image, "a dot")], MRI, patch=8)
+        data = SimulatedDataset([GroundTruth(image, Source("a dot"))], MRI, patch=8)
         assert float(data[0].target.abs().amax()) == pytest.approx(1.0)
 
     def test_augmentation_turns_and_mirrors(self):
         image = torch.arange(16.0).reshape(4, 4)
-        data = SimulatedDataset([GroundTruth(image, "corner")], load_recipe("inpainting-50"), augment=True)
+        data = SimulatedDataset([GroundTruth(image, Source("corner"))], load_recipe("inpainting-50"), augment=True)
         seen = set()
         for epoch in range(60):
             data.set_epoch(epoch)
@@ -136,12 +136,12 @@ class TestCollate:
         batch = collate([data[index] for index in range(3)])
         assert isinstance(batch, TrainingBatch)
         assert batch.operator.batch_size == 3
-        assert batch.sources == ("phantom 0", "phantom 1", "phantom 2")
+        assert [str(source) for source in batch.sources] == ["phantom 0", "phantom 1", "phantom 2"]
         assert torch.allclose(batch.operator(batch.target), batch.measurements)
         assert batch.to("cpu").target.device.type == "cpu"
 
     def test_mixed_sizes(self, images):
-        mixed = [images[0], GroundTruth(torch.rand(32, 32), "small")]
+        mixed = [images[0], GroundTruth(torch.rand(32, 32), Source("small"))]
         data = SimulatedDataset(mixed, MRI)
         with pytest.raises(OperatorError, match=r"a batch needs one class and one shape \(sort samples by shape"):
             collate([data[0], data[1]])
@@ -165,8 +165,8 @@ class TestGroundTruth:
         (tmp_path / "LICENSE").write_text("CC0")
         (tmp_path / "SOURCE.txt").write_text("from somewhere")
         found = load_ground_truth([tmp_path])
-        wanted = ["a.npy, slice 0", "a.npy, slice 1", "b.nii.gz, slice 0", "b.nii.gz, slice 2", "c.png, slice 0"]
-        assert [truth.source for truth in found] == wanted
+        wanted = ["a.npy, slice 0", "a.npy, slice 1", "b.nii.gz, slice 0", "b.nii.gz, slice 2", "deeper/c.png, slice 0"]
+        assert [str(truth.source) for truth in found] == wanted
         assert found[2].pixel_size == pytest.approx(0.7)
         assert found[2].image.dtype == torch.float32
 

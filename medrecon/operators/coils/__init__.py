@@ -3,13 +3,16 @@
 from medrecon.operators.coils.calibration import CalibrationRegion, find_calibration_region
 from medrecon.operators.coils.espirit import espirit
 from medrecon.operators.coils.espirit_result import EspiritResult
+from medrecon.operators.coils.estimate import MapMethod, estimate_maps
 from medrecon.operators.coils.low_resolution import low_resolution_maps
 from medrecon.operators.coils.walsh import walsh
 
 __all__ = [
     "CalibrationRegion",
     "EspiritResult",
+    "MapMethod",
     "espirit",
+    "estimate_maps",
     "find_calibration_region",
     "low_resolution_maps",
     "walsh",

@@ -1,0 +1,147 @@
+"""The contract of every learned model, and all that surrounds its network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+
+from medrecon.complex import from_channels, to_channels
+from medrecon.datasets.batch import TrainingBatch
+from medrecon.errors import OperatorError
+from medrecon.models.files import load_model, save_model
+from medrecon.models.injector import real_channels
+from medrecon.models.losses import Loss, image_loss
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import intensity_scale
+from medrecon.operators.solvers import per_sample
+
+
+class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  # diffusers' own way
+    r"""A network that makes images of measurements, for any linear operator on two-dimensional images.
+
+    With s the intensity scale of a sample and :math:`\tilde A = A / ‖A‖`, the result is
+
+    .. math:: \hat x = s\, N(\tilde y, \tilde A, x_{init}), \qquad \tilde y = y / (s ‖A‖), \quad
+        x_{init} = \tilde A^{init} \tilde y,
+
+    so that the network N sees intensities around 1 and an operator of norm 1 whatever the units. Its
+    images are real channels; where an operator has more of them than the model (coil map sets, a stack
+    of slices), each group of ``image_channels`` is an image of its own.
+
+    Subclasses are built by a constructor decorated with diffusers' ``register_to_config``, whose
+    arguments are JSON and among them ``image_channels`` (real ones: 2 for a complex image) and
+    ``intensity`` (what becomes 1 in the network; None estimates it for each sample). No sub-module or
+    parameter bears the name of an argument: diffusers would confuse them. Subclasses define ``_images``
+    and ``preset_config``, and :func:`~medrecon.models.register_model` gives them a name.
+    """
+
+    registered_name: ClassVar[str | None] = None
+
+    @abstractmethod
+    def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
+        """Return N(ỹ, Ã, x_init): images (B', image_channels, H, W) like ``initial``, for ‖Ã‖ <= 1."""
+
+    @classmethod
+    @abstractmethod
+    def preset_config(
+        cls, name: str, *, image_channels: int = 1, parameters: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """Return the configuration of that name, changed by parameters of the constructor.
+
+        Raises
+        ------
+        UsageError
+            For an unknown name, with those that there are.
+        """
+
+    @classmethod
+    def from_preset(cls, name: str, *, image_channels: int = 1) -> Self:
+        """Build an untrained model: "small" (a CPU), "base" (a GPU), "tiny" (tests) and perhaps others."""
+        build: Any = cls.from_config
+        return cast(Self, build(cls.preset_config(name, image_channels=image_channels)))
+
+    @property
+    def settings(self) -> Any:  # noqa: ANN401 (diffusers' frozen dictionary, typed as a plain one)
+        """The configuration, its entries as attributes."""
+        return self.config
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the model of a local folder; unlike ``from_pretrained`` it refuses one that does not fit wholly."""
+        return load_model(cls, Path(folder))
+
+    def save(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Write ``config.json``, the weights (safetensors) and a model card; files appear whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Made where it is missing; files of the same names are replaced.
+        card
+            Text of ``README.md``; a short one by default.
+        """
+        save_model(self, Path(folder), card)
+
+    def forward(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
+        """Return images (B, *operator.image_shape) in the units of the data.
+
+        Parameters
+        ----------
+        measurements
+            (B, *operator.data_shape).
+        operator
+            On images (C, H, W); complex ones count twice in ``image_channels``.
+        """
+        images, scale = self._reconstruct(measurements, operator)
+        return images * per_sample(scale, images)
+
+    def training_loss(self, batch: TrainingBatch, loss: Loss = "l1") -> Tensor:
+        """Return the loss of a batch, a scalar, in intensities of the network: with x̂ and x divided by s.
+
+        Parameters
+        ----------
+        batch
+            Measurements, operator and truth.
+        loss
+            "l1" (pixels and real channels), "ssim" (magnitudes) or "l1+ssim", see
+            :func:`~medrecon.models.losses.image_loss`.
+        """
+        images, scale = self._reconstruct(batch.measurements, batch.operator)
+        target, reference = batch.target, batch.reference
+        if reference is not None:
+            reference = reference / per_sample(scale, reference)
+        return image_loss(loss, images, target / per_sample(scale, target), reference)
+
+    def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
+        """Return images (B, *operator.image_shape) in intensities of the network, and the intensity scale (B,)."""
+        self._check(operator)
+        with torch.no_grad():
+            bound = operator.norm_bound()
+            scale = self._intensity(measurements, operator)
+        y = measurements / per_sample(scale * bound, measurements)
+        operator = operator * (1 / bound)
+        initial = to_channels(operator.initial(y))
+        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
+        images = self._images(y, operator, initial)
+        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
+        return from_channels(images) if operator.image_dtype.is_complex else images, scale
+
+    def _check(self, operator: LinearOperator) -> None:
+        wanted = self.settings.image_channels
+        if len(operator.image_shape) != 3 or real_channels(operator) % wanted:
+            kind = "complex" if operator.image_dtype.is_complex else "real"
+            raise OperatorError(
+                f"{type(self).__name__}: this one is for two-dimensional images of {wanted} real channels (a "
+                f"complex channel counts twice), {type(operator).__name__} has {kind} images {operator.image_shape}"
+            )
+
+    def _intensity(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
+        fixed = self.settings.intensity
+        if fixed is None:
+            return intensity_scale(operator, measurements)
+        return torch.full((measurements.shape[0],), float(fixed), device=measurements.device)

@@ -1,0 +1,114 @@
+"""Trained models as methods of reconstruction."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medrecon.errors import InputError, NumericalError, UsageError
+from medrecon.io.digest import file_digest
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import unit_peak
+from medrecon.operators.solvers import per_sample
+from medrecon.reconstructors.base import Progress, Reconstructor, Setting
+from medrecon.reconstructors.registry import register_method
+
+
+class LearnedReconstructor(Reconstructor):
+    """A trained :class:`~medrecon.models.ReconstructionModel` that keeps the promises of every method.
+
+    The result is in the units of the data, whatever they are; a checkpoint serves images like those that
+    it was trained on. A subclass needs no more than a docstring and ``@register_method`` with the name
+    that its model has in :func:`~medrecon.models.register_model`.
+
+    Parameters
+    ----------
+    checkpoint
+        Folder with ``config.json`` and ``*.safetensors``, as ``save`` and ``save_pretrained`` write it, or
+        that of a training run, which holds one under ``model``.
+
+    Raises
+    ------
+    UsageError
+        Without a checkpoint, or for one of another model.
+    InputError
+        For a folder that holds no whole model.
+    """
+
+    def __init__(self, checkpoint: str | None = None) -> None:
+        super().__init__()
+        name = self.registered_name
+        if checkpoint is None:
+            raise UsageError(f"{name}: needs the folder of a trained model, give it with --checkpoint")
+        self.checkpoint = str(checkpoint)
+        from medrecon.models.files import WEIGHTS, model_folder
+        from medrecon.models.registry import load_trained, trained_class
+
+        found = trained_class(checkpoint)
+        if found.registered_name != name:
+            raise UsageError(
+                f"{name}: {checkpoint} holds a {found.__name__}, expected the model {name!r}; use "
+                f"--method {found.registered_name}"
+            )
+        self.model = load_trained(checkpoint)
+        self._digest = file_digest(model_folder(Path(checkpoint)) / WEIGHTS)
+        self.eval()
+
+    def settings(self, operator: LinearOperator) -> dict[str, Setting]:  # noqa: ARG002 (the same for all)
+        """Return the name of the checkpoint and the hash of its weights."""
+        return {"checkpoint": Path(self.checkpoint).resolve().name, "sha256": self._digest}
+
+    def _reconstruct(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        *,
+        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
+        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
+    ) -> Tensor:
+        backprojected, unit = unit_peak(operator.adjoint(measurements))  # also says what is wrong with bad data
+        x: Tensor = self.model(measurements / per_sample(unit, measurements), operator)
+        if not bool(torch.isfinite(x.abs().amax())):
+            raise NumericalError(f"{self.registered_name}: {self.checkpoint} gives NaN or Inf for these data")
+        signal = backprojected.abs().flatten(1).amax(1) > 0  # a network makes something even of nothing
+        return x * per_sample(unit * signal, x)
+
+
+@register_method("idm")
+class InvertibleDiffusion(LearnedReconstructor):
+    """Invertible Diffusion Model: a few learned diffusion steps, each made consistent with the data.
+
+    See :class:`medrecon.models.InvertibleDiffusionModel`, and :class:`LearnedReconstructor` for the parameter.
+    """
+
+
+@register_method("unet")
+class ResidualUNet(LearnedReconstructor):
+    """U-Net baseline: a learned correction of the classical reconstruction.
+
+    See :class:`medrecon.models.UNetBaseline`, and :class:`LearnedReconstructor` for the parameter.
+    """
+
+
+@register_method("varnet")
+class VariationalNetwork(LearnedReconstructor):
+    """End-to-end variational network: learned gradient descent, a network in each step.
+
+    See :class:`medrecon.models.UnrolledNetwork`, and :class:`LearnedReconstructor` for the parameter.
+    """
+
+
+def method_of_checkpoint(folder: str | Path) -> str:
+    """Return the name of the method that reconstructs with the model of a folder; its weights are not read.
+
+    Raises
+    ------
+    InputError
+        For a folder that holds no model, or an unknown one.
+    """
+    from medrecon.models.registry import trained_class
+
+    found = trained_class(folder)
+    if found.registered_name is None:
+        raise InputError(f"{folder}: holds a {found.__name__}, which no method of reconstruction is registered for")
+    return found.registered_name
