@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "What a raw file holds, and what would be done with it.",
     "reconstruct": "Raw data to NIfTI, DICOM, HDF5, NPZ or PNG.",
     "simulate": "An MR, CT or natural image to raw data of any operator.",
+    "train": "A recipe and data to a trained model, in one process or many.",
     "evaluate": "NMSE, PSNR and SSIM against a reference, by fastMRI's definitions.",
     "convert-idm": "A checkpoint of the published IDM code to a model folder, and back.",
     "operators": "Operators and acquisition recipes that are available.",
