@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from medrecon.cli.console import print_json, print_table
-from medrecon.cli.options import Json, Slices, parse_slices
+from medrecon.cli.options import Changes, Device, Json, Quiet, Slices, Threads, parse_changes, parse_slices
 from medrecon.cli.runtime import say
-from medrecon.errors import InputError
+from medrecon.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,22 +20,58 @@ _SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz", ".npz", ".npy", ".mat", ".dcm", 
 
 
 def evaluate(
-    reconstruction: Annotated[Path, Parameter(help="Image, or a folder of images.")],
+    reconstruction: Annotated[Path, Parameter(help="Image, folder of images, or the folder of a training run.")],
     /,
-    *,
+    *changes: Changes,
     reference: Annotated[
-        Path,
+        Path | None,
         Parameter(alias="-r", help="Raw file with a reference, an image, or a folder of such with the same names."),
-    ],
+    ] = None,
     reference_slices: Slices = None,
+    data: Annotated[
+        list[Path] | None, Parameter(help="Of a run: what to judge its model on; by default what it held out.")
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(alias="-o", help="Of a run: folder for evaluation.json and evaluation.png.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """NMSE, PSNR and SSIM per volume by the definitions of fastMRI's evaluate.py.
 
     Both volumes are cropped to the centre (W, W) of the reference; PSNR and SSIM take the maximum of
     the reference volume as data range. CT numbers are shifted to HU + 1000 before. For two folders the
-    table ends with mean ± 2 standard deviations.
+    table ends with mean ± 2 standard deviations. The model of a training run is applied to data that
+    are measured as its recipe says; its table is by type of scan and acceleration.
+
+    Examples: medrecon evaluate recon.h5 --reference scan.h5;
+    medrecon evaluate runs/a --data multicoil_val;
+    medrecon evaluate runs/a --data multicoil_val --data.mask.acceleration 8 --data.mask.center-fraction 0.04
     """
+    if reference is None:
+        if not any((reconstruction / part / "config.json").is_file() for part in ("", "model")):
+            raise UsageError(
+                f"{reconstruction}: give --reference to compare images with; only the folder of a training run needs "
+                "none"
+            )
+        from medrecon.cli.evaluate_run import evaluate_run
+
+        evaluate_run(
+            reconstruction,
+            data or [],
+            parse_changes(changes),
+            output=output,
+            device=device,
+            threads=threads,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if changes or data or output is not None:
+        given = [*changes[:1], *(["--data"] if data else []), *(["--output"] if output is not None else [])]
+        raise UsageError(f"{given[0]}: is for the folder of a training run, without --reference")
     from medrecon.metrics import evaluate_volume
 
     # what readers say of geometry is beside the point when pixel values are compared

@@ -1,7 +1,8 @@
 """Options that several commands share, with their help."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -55,6 +56,14 @@ Quiet = Annotated[
     bool, Parameter(alias="-q", negative="", help="No progress and no log, only warnings and errors.", group=_RUN)
 ]
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace existing results.", group=_RUN)]
+Changes = Annotated[
+    str,
+    Parameter(
+        name="--FIELD",
+        allow_leading_hyphen=True,
+        help="Any field of the training recipe: --training.epochs 5; 'medrecon train --keys' lists them.",
+    ),
+]
 Seed = Annotated[int, Parameter(help="Of everything that is drawn at random.", group=_RUN)]
 
 
@@ -87,3 +96,26 @@ def parse_center(text: str | None) -> float | Literal["auto"] | None:
         return float(text)
     except ValueError:
         raise UsageError(f"--center {text}: expected a detector column such as 295.5, or auto") from None
+
+
+def parse_changes(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """Turn ``--training.epochs 5`` and ``--training.epochs=5`` into pairs of dotted key and value."""
+    import yaml
+
+    left = list(words)
+    pairs: list[tuple[str, Any]] = []
+    while left:
+        word = left.pop(0)
+        name, given, text = word.partition("=")
+        if not name.startswith("--") or len(name) < 3:
+            raise UsageError(f"{word}: expected a field of the recipe such as --training.epochs 5")
+        if not given:
+            if not left:
+                raise UsageError(f"{name}: needs a value")
+            text = left.pop(0)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{name}: {text!r} is not a value ({error})") from error
+        pairs.append((name[2:].replace("-", "_"), value))
+    return pairs

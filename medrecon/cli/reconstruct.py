@@ -47,16 +47,19 @@ _MAPS = ("espirit", "walsh", "low-resolution")
 
 @dataclass(frozen=True)
 class _Writing:
-    """How results are written."""
+    """How results are written, and whether the read-out is cropped before, as the model was trained."""
 
     overwrite: bool
     template: Path | None
     template_geometry: bool
     dry_run: bool
+    crop_readout: bool
 
 
 def reconstruct(
-    files: Annotated[list[Path], Parameter(help="Raw data; several files share all options.")],
+    files: Annotated[
+        list[Path], Parameter(help="Raw data, or folders of HDF5 files; several files share all options.")
+    ],
     /,
     *,
     output: Annotated[
@@ -84,15 +87,20 @@ def reconstruct(
     ] = None,
     iterations: Annotated[int | None, Parameter(help="Largest number of iterations.", group=_METHOD)] = None,
     maps: Annotated[
-        str,
-        Parameter(help="Coil sensitivities: espirit, walsh, low-resolution, or a file that holds them.", group=_METHOD),
-    ] = "espirit",
+        str | None,
+        Parameter(
+            help="Coil sensitivities: espirit (default), walsh, low-resolution, or a file that holds them. With "
+            "--checkpoint the default is what the model was trained with.",
+            group=_METHOD,
+        ),
+    ] = None,
     filter_name: Annotated[
         Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"] | None,
         Parameter(name="--filter", help="Window of filtered back-projection (fbp); hann is smoothest.", group=_METHOD),
     ] = None,
     checkpoint: Annotated[
-        Path | None, Parameter(help="Folder of a trained model; the method is then idm.", group=_METHOD)
+        Path | None,
+        Parameter(help="Folder of a training run or a trained model; it names the method.", group=_METHOD),
     ] = None,
     nonnegative: Annotated[
         bool | None, Parameter(help="Keep real images at or above 0 (fbp, sirt, tv).", group=_METHOD)
@@ -139,7 +147,7 @@ def reconstruct(
         key=key,
         axes=axes,
         mask=mask,
-        maps=None if maps in _MAPS else Path(maps),
+        maps=None if maps is None or maps in _MAPS else Path(maps),
         calibration=calibration,
         repetitions=repetitions,
         nonfinite=nonfinite,
@@ -158,14 +166,25 @@ def reconstruct(
         "nonnegative": nonnegative,
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
+    trained = _training(checkpoint)
+    if checkpoint is not None and method == "auto":
+        from medrecon.reconstructors.learned import method_of_checkpoint
+
+        method = method_of_checkpoint(checkpoint)
+    if maps is None:
+        maps = str(trained.get("maps", "espirit"))
+    files, folders = _expanded(files)
+    if folders and output_format is None:
+        output_format = "hdf5"  # as fastMRI's submissions are
     plan = ReconstructionPlan(
-        method="idm" if method == "auto" and checkpoint is not None else method,
+        method=method,
         parameters={name: value for name, value in parameters.items() if value is not None},
         maps=maps if maps in _MAPS else "espirit",  # type: ignore[arg-type]  # one of the literals
         device=set_up_torch(device, threads),
         seed=seed,
     )
-    writing = _Writing(overwrite, template, template_geometry, dry_run)
+    crop = bool(trained.get("remove_oversampling", False))
+    writing = _Writing(overwrite, template, template_geometry, dry_run, crop)
     outputs = _plan_outputs(files, output, output_format, writing)
     spare_inputs(
         [path for target in outputs for path in (target.path, target.sidecar)],
@@ -191,6 +210,27 @@ def reconstruct(
         say(f"{len(codes)} of {len(files)} files failed")
         return 6
     return 0
+
+
+def _training(checkpoint: Path | None) -> dict[str, Any]:
+    """Return how the data were prepared for a model, as far as it says."""
+    if checkpoint is None:
+        return {}
+    from medrecon.models.files import training_details
+
+    details = training_details(checkpoint) or {}
+    return dict(details.get("reconstruction") or {})
+
+
+def _expanded(files: list[Path]) -> tuple[list[Path], bool]:
+    """Return the HDF5 files of folders in their place, and whether there was such a folder."""
+    found: list[Path] = []
+    folders = False
+    for path in files:
+        inside = sorted(path.glob("*.h5")) if path.is_dir() else []
+        found += inside or [path]
+        folders = folders or bool(inside)
+    return found, folders
 
 
 def _plan_outputs(files: list[Path], output: str, kind: Any, writing: _Writing) -> list["OutputPlan"]:  # noqa: ANN401
@@ -222,9 +262,12 @@ def _one(
     """Reconstruct one file; return what was done, ready for JSON."""
     from medrecon.io import read_scan, write_image
     from medrecon.io.digest import file_digest
+    from medrecon.io.oversampling import without_readout_oversampling
     from medrecon.reconstructors.volume import reconstruct_scan
 
     scan = read_scan(file, options)
+    if writing.crop_readout:
+        scan = without_readout_oversampling(scan)
     for note in scan.notes:
         say(f"note: {note}") if not quiet else None
     if target.format == "dicom" and scan.modality == "CT" and scan.mu_water is None:

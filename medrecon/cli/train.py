@@ -1,17 +1,14 @@
 """``medrecon train``: from a recipe and data to a trained model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from medrecon.cli.console import print_json, print_line, print_table, progress_bar
-from medrecon.cli.options import Device, Json, Quiet, Threads
+from medrecon.cli.options import Changes, Device, Json, Quiet, Threads, parse_changes
 from medrecon.cli.runtime import say, set_up_log, set_up_torch
 from medrecon.errors import MedreconError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 _INSTALL = "training needs packages that are not installed ({name}); install them with: pip install 'medrecon[train]'"
 
@@ -19,12 +16,7 @@ _INSTALL = "training needs packages that are not installed ({name}); install the
 def train(
     recipe: Annotated[str | None, Parameter(help="Name of a recipe, or its YAML file.")] = None,
     /,
-    *changes: Annotated[
-        str,
-        Parameter(
-            name="--FIELD", allow_leading_hyphen=True, help="Any field of the recipe: --training.epochs 5; see --keys."
-        ),
-    ],
+    *changes: Changes,
     data: Annotated[list[Path] | None, Parameter(help="Files or folders to train on (data.train).")] = None,
     validation: Annotated[
         list[Path] | None, Parameter(help="Files or folders to validate on; by default a tenth is held out.")
@@ -62,7 +54,10 @@ def train(
         from medrecon.pipelines.training.run_folder import RunFolder
     except ModuleNotFoundError as error:
         raise MedreconError(_INSTALL.format(name=error.name)) from error
-    wanted = _changes(changes, data, validation)
+    wanted = parse_changes(changes)
+    for key, paths in (("data.train", data), ("data.validation", validation)):
+        if paths:
+            wanted.append((key, [str(path) for path in paths]))
     if resume is not None:
         if recipe is not None or output is not None:
             raise UsageError("--resume takes its recipe and its folder from the run; leave out RECIPE and --output")
@@ -96,32 +91,6 @@ def _rank() -> int:
     import os
 
     return int(os.environ.get("RANK", "0"))
-
-
-def _changes(changes: tuple[str, ...], data: list[Path] | None, validation: list[Path] | None) -> list[tuple[str, Any]]:
-    """Turn ``--training.epochs 5`` and ``--training.epochs=5`` into pairs of key and value."""
-    import yaml
-
-    words = list(changes)
-    pairs: list[tuple[str, Any]] = []
-    while words:
-        word = words.pop(0)
-        name, given, text = word.partition("=")
-        if not name.startswith("--") or len(name) < 3:
-            raise UsageError(f"{word}: expected a field of the recipe such as --training.epochs 5")
-        if not given:
-            if not words:
-                raise UsageError(f"{name}: needs a value")
-            text = words.pop(0)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"{name}: {text!r} is not a value ({error})") from error
-        pairs.append((name[2:].replace("-", "_"), value))
-    for key, paths in (("data.train", data), ("data.validation", validation)):
-        if paths:
-            pairs.append((key, [str(path) for path in paths]))
-    return pairs
 
 
 def _fields() -> list[tuple[str, list[list[str]]]]:

@@ -14,6 +14,7 @@ from medrecon import __version__
 from medrecon.errors import InputError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+DETAILS = "training.json"
 M = TypeVar("M", bound=ModelMixin)
 
 
@@ -77,6 +78,20 @@ def model_folder(folder: Path) -> Path:
     """Return the folder that holds config.json: this one, or ``model`` in it where this is that of a training run."""
     inner = folder / "model"
     return inner if not (folder / "config.json").is_file() and (inner / "config.json").is_file() else folder
+
+
+def training_details(folder: Path) -> dict[str, Any] | None:
+    """Return how a trained model came about; None where it does not say."""
+    path = model_folder(folder) / DETAILS
+    if not path.is_file():
+        return None
+    try:
+        details = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); restore it from the run") from error
+    if not isinstance(details, dict) or not isinstance(details.get("recipe"), dict):
+        raise InputError(f"{path}: holds no recipe; restore it from the run")
+    return details
 
 
 def class_name(folder: Path, expected: str = "ReconstructionModel") -> str | None:

@@ -1,5 +1,6 @@
 """The training recipe: a typed YAML card. It runs no code, and a key that is not known is an error."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -220,20 +221,25 @@ def load_training_recipe(name_or_path: str | Path, changes: Sequence[tuple[str, 
     3
     """
     path = recipe_path(name_or_path)
-    card = _read(path)
+    return TrainingRecipe.from_dict(changed(_read(path), changes), path.name)
+
+
+def changed(card: Mapping[str, Any], changes: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a copy of a card with other values under some dotted keys.
+
+    >>> changed({"training": {"epochs": 5}}, [("training.epochs", 3), ("seed", 1)])
+    {'training': {'epochs': 3}, 'seed': 1}
+    """
+    new = copy.deepcopy(dict(card))
     for key, value in changes:
-        _put(card, key, value)
-    return TrainingRecipe.from_dict(card, path.name)
-
-
-def _put(card: dict[str, Any], key: str, value: object) -> None:
-    *parents, last = key.split(".")
-    part = card
-    for parent in parents:
-        part = part.setdefault(parent, {})
-        if not isinstance(part, dict):
-            raise UsageError(f"{key}: {parent} is a value, not a group of keys")
-    part[last] = value
+        *parents, last = key.split(".")
+        part = new
+        for parent in parents:
+            part = part.setdefault(parent, {})
+            if not isinstance(part, dict):
+                raise UsageError(f"{key}: {parent} is a value, not a group of keys")
+        part[last] = value
+    return new
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from medrecon import __version__
 from medrecon.errors import InputError, UsageError
 from medrecon.io.writers.atomic import atomic_path
 from medrecon.models.base import ReconstructionModel
+from medrecon.models.files import DETAILS
 from medrecon.pipelines.training import checkpoint
 from medrecon.pipelines.training.recipe import FastMRIData, TrainingRecipe, load_training_recipe
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
 MODEL = "model"
-DETAILS = "training.json"
 _MAY_CHANGE = {
     "name", "data.train", "data.maps_cache", "data.on_damage", "training.epochs", "training.workers",
     "training.save_every", "training.log_every", "validation.every", "validation.patience",
