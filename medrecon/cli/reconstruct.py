@@ -38,6 +38,7 @@ from medrecon.errors import MedreconError, UsageError
 if TYPE_CHECKING:
     from medrecon.io import ReadOptions, Scan
     from medrecon.io.writers.registry import OutputPlan
+    from medrecon.reconstructors.base import Reconstructor
     from medrecon.reconstructors.volume import ReconstructionPlan
 
 _METHOD = Group("Method")
@@ -47,13 +48,12 @@ _MAPS = ("espirit", "walsh", "low-resolution")
 
 @dataclass(frozen=True)
 class _Writing:
-    """How results are written, and whether the read-out is cropped before, as the model was trained."""
+    """How results are written."""
 
     overwrite: bool
     template: Path | None
     template_geometry: bool
     dry_run: bool
-    crop_readout: bool
 
 
 def reconstruct(
@@ -141,7 +141,7 @@ def reconstruct(
     """
     set_up_log(quiet=quiet)
     from medrecon.io import ReadOptions
-    from medrecon.reconstructors.volume import ReconstructionPlan, check_method
+    from medrecon.reconstructors.volume import ReconstructionPlan, prepare_method
 
     options = ReadOptions(
         key=key,
@@ -166,13 +166,12 @@ def reconstruct(
         "nonnegative": nonnegative,
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
-    trained = _training(checkpoint)
-    if checkpoint is not None and method == "auto":
-        from medrecon.reconstructors.learned import method_of_checkpoint
+    crop = False
+    if checkpoint is not None:
+        from medrecon.reconstructors.learned import preparation
 
-        method = method_of_checkpoint(checkpoint)
-    if maps is None:
-        maps = str(trained.get("maps", "espirit"))
+        learned, trained_maps, crop = preparation(checkpoint)
+        method, maps = learned if method == "auto" else method, maps or trained_maps
     files, folders = _expanded(files)
     if folders and output_format is None:
         output_format = "hdf5"  # as fastMRI's submissions are
@@ -180,21 +179,21 @@ def reconstruct(
         method=method,
         parameters={name: value for name, value in parameters.items() if value is not None},
         maps=maps if maps in _MAPS else "espirit",  # type: ignore[arg-type]  # one of the literals
+        crop_readout=crop,
         device=set_up_torch(device, threads),
         seed=seed,
     )
-    crop = bool(trained.get("remove_oversampling", False))
-    writing = _Writing(overwrite, template, template_geometry, dry_run, crop)
+    writing = _Writing(overwrite, template, template_geometry, dry_run)
     outputs = _plan_outputs(files, output, output_format, writing)
     spare_inputs(
         [path for target in outputs for path in (target.path, target.sidecar)],
         [*files, options.mask, options.maps, options.calibration, template],
     )
-    check_method(plan)
+    reconstructor = prepare_method(plan)
     results, codes = [], []
     for file, target in zip(files, outputs, strict=True):
         try:
-            results.append(_one(file, target, options, plan, slices, writing, quiet=quiet))
+            results.append(_one(file, target, options, plan, reconstructor, slices, writing, quiet=quiet))
         except (MedreconError, MemoryError) as error:
             if len(files) == 1:
                 raise
@@ -210,16 +209,6 @@ def reconstruct(
         say(f"{len(codes)} of {len(files)} files failed")
         return 6
     return 0
-
-
-def _training(checkpoint: Path | None) -> dict[str, Any]:
-    """Return how the data were prepared for a model, as far as it says."""
-    if checkpoint is None:
-        return {}
-    from medrecon.models.files import training_details
-
-    details = training_details(checkpoint) or {}
-    return dict(details.get("reconstruction") or {})
 
 
 def _expanded(files: list[Path]) -> tuple[list[Path], bool]:
@@ -254,6 +243,7 @@ def _one(
     target: "OutputPlan",
     options: "ReadOptions",
     plan: "ReconstructionPlan",
+    reconstructor: "Reconstructor | None",
     slices: str | None,
     writing: _Writing,
     *,
@@ -262,12 +252,9 @@ def _one(
     """Reconstruct one file; return what was done, ready for JSON."""
     from medrecon.io import read_scan, write_image
     from medrecon.io.digest import file_digest
-    from medrecon.io.oversampling import without_readout_oversampling
     from medrecon.reconstructors.volume import reconstruct_scan
 
     scan = read_scan(file, options)
-    if writing.crop_readout:
-        scan = without_readout_oversampling(scan)
     for note in scan.notes:
         say(f"note: {note}") if not quiet else None
     if target.format == "dicom" and scan.modality == "CT" and scan.mu_water is None:
@@ -280,7 +267,7 @@ def _one(
         return _dry(scan, plan, target)
     start = time.perf_counter()
     with progress_bar(f"{file.name}", quiet=quiet) as progress:
-        image = reconstruct_scan(scan, plan, progress=progress)
+        image = reconstruct_scan(scan, plan, reconstructor=reconstructor, progress=progress)
     seconds = time.perf_counter() - start
     source = {"file": file.name, "format": scan.format, "sha256": file_digest(file)}
     image = replace(image, provenance={"input": source, **image.provenance, "seconds": round(seconds, 3)})

@@ -80,7 +80,7 @@ class VolumeMetric(CumulativeIterationMetric):
         if y_pred.shape[0] != y.shape[0]:
             raise UsageError(f"VolumeMetric: {y_pred.shape[0]} volumes, but {y.shape[0]} true ones")
         pairs = zip(_volumes(y), _volumes(y_pred), strict=True)
-        values = [evaluate_volume(truth, image)[self.metric_name] for truth, image in pairs]
+        values = [evaluate_volume(truth, image, [self.metric_name])[self.metric_name] for truth, image in pairs]
         return torch.tensor(values, dtype=torch.float64).reshape(-1, 1)
 
     def _compute_list(self, y_pred: Any, y: Any = None) -> Tensor:  # noqa: ANN401 (a list on either side)

@@ -20,7 +20,8 @@ from medrecon.operators.coils import MapMethod
 from medrecon.pipelines.measured import measured_scan
 from medrecon.pipelines.metadata import without_measurements
 from medrecon.reconstructors.base import Setting
-from medrecon.reconstructors.volume import ReconstructionPlan, check_method, reconstruct_scan
+from medrecon.reconstructors.learned import preparation
+from medrecon.reconstructors.volume import ReconstructionPlan, prepare_method, reconstruct_scan
 
 OPERATOR = "_operator"
 
@@ -44,7 +45,8 @@ class Reconstruct(Transform):
     checkpoint
         Folder of a trained model; "auto" then is the method of that model.
     maps
-        How coil sensitivities are estimated: "espirit", "walsh" or "low-resolution".
+        How coil sensitivities are estimated: "espirit", "walsh" or "low-resolution"; by default as a checkpoint
+        was trained, else "espirit".
     device
         Where to compute; the image comes back to where the measurements are.
     seed
@@ -58,24 +60,26 @@ class Reconstruct(Transform):
         method: str = "auto",
         parameters: Mapping[str, Setting] | None = None,
         checkpoint: Path | str | None = None,
-        maps: MapMethod = "espirit",
+        maps: MapMethod | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        if maps not in get_args(MapMethod):
+        if maps is not None and maps not in get_args(MapMethod):
             raise UsageError(f"Reconstruct: maps must be one of {', '.join(get_args(MapMethod))}, got {maps!r}")
-        given = dict(parameters or {})
+        given, crop = dict(parameters or {}), False
         if checkpoint is not None:
             given["checkpoint"] = str(checkpoint)
-            method = _learned(checkpoint) if method == "auto" else method
+            learned, trained_maps, crop = preparation(checkpoint)
+            method, maps = learned if method == "auto" else method, maps or trained_maps
         self.plan = ReconstructionPlan(
             method=method,
             parameters=given,
-            maps=maps,
+            maps=maps or "espirit",
             device=torch.device(device),
             seed=seed,
+            crop_readout=crop,
         )
-        check_method(self.plan)
+        self._reconstructor = prepare_method(self.plan)
 
     def __call__(self, img: Tensor, operator: LinearOperator | None = None) -> MetaTensor:
         """Reconstruct one item.
@@ -100,7 +104,7 @@ class Reconstruct(Transform):
         values = img.as_tensor() if isinstance(img, MetaTensor) else torch.as_tensor(img)
         with torch.no_grad():
             scan = measured_scan(values.detach(), meta, operator)
-            image = reconstruct_scan(scan, self.plan)
+            image = reconstruct_scan(scan, self.plan, reconstructor=self._reconstructor)
         voxels = torch.from_numpy(image.array).permute(2, 1, 0)[None].contiguous()
         affine = torch.from_numpy(image.geometry.affine.copy())
         history = {"input": {"file": scan.source.name, "format": scan.format}, **image.provenance}
@@ -146,7 +150,7 @@ class Reconstructd(MapTransform):
         method: str = "auto",
         parameters: Mapping[str, Setting] | None = None,
         checkpoint: Path | str | None = None,
-        maps: MapMethod = "espirit",
+        maps: MapMethod | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
         allow_missing_keys: bool = False,
@@ -160,13 +164,6 @@ class Reconstructd(MapTransform):
         for key in self.key_iterator(item):
             item[key] = self.reconstruct(item[key], item.get(f"{key}{OPERATOR}"))
         return item
-
-
-def _learned(checkpoint: Path | str) -> str:
-    """Return the method that runs the model of a folder."""
-    from medrecon.models.registry import trained_class
-
-    return str(trained_class(checkpoint).registered_name)
 
 
 def refuse_pending(array: Any, who: str) -> None:  # noqa: ANN401 (whatever stands in the item)

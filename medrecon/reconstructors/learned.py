@@ -1,6 +1,7 @@
 """Trained models as methods of reconstruction."""
 
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -8,10 +9,47 @@ from torch import Tensor
 from medrecon.errors import InputError, NumericalError, UsageError
 from medrecon.io.digest import file_digest
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.coils import MapMethod
 from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import per_sample
 from medrecon.reconstructors.base import Progress, Reconstructor, Setting
 from medrecon.reconstructors.registry import register_method
+
+
+class Preparation(NamedTuple):
+    """How data have to be prepared for a trained model.
+
+    Attributes
+    ----------
+    method
+        Its name among the methods.
+    maps
+        How coil sensitivities were estimated in training.
+    crop_readout
+        Whether read-out oversampling was removed.
+    """
+
+    method: str
+    maps: MapMethod = "espirit"
+    crop_readout: bool = False
+
+
+def preparation(checkpoint: Path | str) -> Preparation:
+    """Return how data have to be prepared for the model of a folder, as far as ``medrecon train`` has noted it there.
+
+    Raises
+    ------
+    InputError
+        For a folder that holds no trained model.
+    """
+    from medrecon.models.files import training_details
+
+    details = training_details(Path(checkpoint)) or {}
+    noted = details.get("reconstruction") or {}
+    maps = noted.get("maps", "espirit")
+    if maps not in get_args(MapMethod):
+        raise InputError(f"{checkpoint}: was trained with maps {maps!r}, expected {', '.join(get_args(MapMethod))}")
+    return Preparation(method_of_checkpoint(checkpoint), maps, bool(noted.get("remove_oversampling", False)))
 
 
 class LearnedReconstructor(Reconstructor):

@@ -12,6 +12,7 @@ from torch import Tensor
 from medrecon.errors import EmptyDataError, NumericalError, UsageError
 from medrecon.io.geometry import Geometry
 from medrecon.io.image import Image
+from medrecon.io.oversampling import without_readout_oversampling
 from medrecon.io.scan import CartesianAcquisition, Scan
 from medrecon.metrics import centre_crop
 from medrecon.operators.base import LinearOperator
@@ -57,6 +58,9 @@ class ReconstructionPlan:
         Where to compute.
     seed
         For methods that draw random numbers.
+    crop_readout
+        Whether read-out oversampling is removed before instead of after: see
+        :func:`~medrecon.io.oversampling.without_readout_oversampling`. What a model was trained on.
     """
 
     method: str = "auto"
@@ -65,6 +69,7 @@ class ReconstructionPlan:
     slices: range | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
+    crop_readout: bool = False
 
 
 def choose_method(scan: Scan, index: int = 0) -> tuple[str, str]:
@@ -106,13 +111,24 @@ def first_slice(scan: Scan, slices: range | None = None) -> int:
     raise UsageError(f"{scan.source.name}: no slices are asked for")
 
 
-def check_method(plan: ReconstructionPlan) -> None:
-    """Raise UsageError for a method that is not there or parameters that it refuses, before any data are read."""
-    if plan.method not in ("auto", RSS):
-        make_method(plan.method, plan.parameters)
+def prepare_method(plan: ReconstructionPlan) -> Reconstructor | None:
+    """Return the method of a plan, for any number of scans; None where each scan decides ("auto") and for "rss".
+
+    Raises
+    ------
+    UsageError
+        For a method that is not there or parameters that it refuses, before any data are read.
+    """
+    return None if plan.method in ("auto", RSS) else make_method(plan.method, plan.parameters).to(plan.device)
 
 
-def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable[[float], None] | None = None) -> Image:
+def reconstruct_scan(
+    scan: Scan,
+    plan: ReconstructionPlan,
+    *,
+    reconstructor: Reconstructor | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Image:
     """Reconstruct the slices of a scan.
 
     Returns the magnitude (MRI) or the real image (CT in Hounsfield units where the scan states the
@@ -124,6 +140,8 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
     ----------
     scan, plan
         What and how.
+    reconstructor
+        Of :func:`prepare_method`, so that a trained model is read once for many scans.
     progress
         Called with the share of the work that is done, 0 … 1.
 
@@ -132,6 +150,8 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
     NumericalError
         Where a slice holds NaN or a method diverges.
     """
+    if plan.crop_readout:
+        scan = without_readout_oversampling(scan)
     slices = range(len(scan.measurements)) if plan.slices is None else plan.slices
     if not slices or slices[-1] >= len(scan.measurements) or slices[0] < 0:
         raise UsageError(
@@ -148,7 +168,10 @@ def reconstruct_scan(scan: Scan, plan: ReconstructionPlan, *, progress: Callable
         )
     if name == RSS and not isinstance(scan.acquisition, CartesianAcquisition):
         raise UsageError(f"method 'rss' is for coil images, not for {type(scan.acquisition).__name__}; use 'adjoint'")
-    reconstructor = None if name == RSS else make_method(name, plan.parameters).to(plan.device)
+    if name == RSS:
+        reconstructor = None
+    elif reconstructor is None:
+        reconstructor = make_method(name, plan.parameters).to(plan.device)
     _logger.info("method %s: %s", name, reason)
 
     planes: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
