@@ -166,12 +166,10 @@ def reconstruct(
         "nonnegative": nonnegative,
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
-    crop = False
-    if checkpoint is not None:
-        from medrecon.reconstructors.learned import preparation
+    if checkpoint is not None and method == "auto":
+        from medrecon.reconstructors.learned import method_of_checkpoint
 
-        learned, trained_maps, crop = preparation(checkpoint)
-        method, maps = learned if method == "auto" else method, maps or trained_maps
+        method = method_of_checkpoint(checkpoint)
     files, folders = _expanded(files)
     if folders and output_format is None:
         output_format = "hdf5"  # as fastMRI's submissions are
@@ -179,7 +177,6 @@ def reconstruct(
         method=method,
         parameters={name: value for name, value in parameters.items() if value is not None},
         maps=maps if maps in _MAPS else "espirit",  # type: ignore[arg-type]  # one of the literals
-        crop_readout=crop,
         device=set_up_torch(device, threads),
         seed=seed,
     )
@@ -190,6 +187,11 @@ def reconstruct(
         [*files, options.mask, options.maps, options.calibration, template],
     )
     reconstructor = prepare_method(plan)
+    if checkpoint is not None:
+        from medrecon.reconstructors.learned import preparation
+
+        _, trained_maps, crop = preparation(checkpoint)
+        plan = replace(plan, maps=plan.maps if maps is not None else trained_maps, crop_readout=crop)
     results, codes = [], []
     for file, target in zip(files, outputs, strict=True):
         try:

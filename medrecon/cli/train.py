@@ -14,7 +14,9 @@ _INSTALL = "training needs packages that are not installed ({name}); install the
 
 
 def train(
-    recipe: Annotated[str | None, Parameter(help="Name of a recipe, or its YAML file.")] = None,
+    recipe: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="Name of a recipe, or its YAML file.")
+    ] = None,
     /,
     *changes: Changes,
     data: Annotated[list[Path] | None, Parameter(help="Files or folders to train on (data.train).")] = None,
@@ -43,6 +45,8 @@ def train(
     medrecon train --resume runs/a;
     torchrun --nproc_per_node=4 -m medrecon train mri-idm --data multicoil_train --output runs/a
     """
+    if recipe is not None and recipe.startswith("-"):  # a field, without a recipe before it
+        recipe, changes = None, (recipe, *changes)
     if keys:
         for title, rows in _fields():
             print_table(title, ["field", "default", ""], rows)

@@ -43,7 +43,7 @@ def load_ground_truth(
     modality: Literal["MR", "CT", "OT"] | None = None,
     mu_water: float = MU_WATER,
 ) -> list[GroundTruth]:
-    """Read all slices of files and folders into memory, those without any signal left out.
+    """Read all slices of files and folders into memory, those without any signal and masks left out.
 
     Parameters
     ----------
@@ -65,12 +65,16 @@ def load_ground_truth(
     found = []
     searched = [Path(path) for path in paths]
     assumed: Counter[str] = Counter()
+    masks: list[str] = []
     for file in _files(searched):
         volume = load_image(file, key=key, modality=modality, warn=False)
         assumed.update(volume.provenance.get("notes", ()))
         slices = torch.from_numpy(volume.array)
         if volume.modality == "CT":
             slices = from_hounsfield(slices.float(), mu_water=mu_water)
+        if _is_mask(slices):
+            masks.append(_shown(file, searched))
+            continue
         size = float(volume.geometry.spacing[0])
         found += [
             GroundTruth(image, Source(_shown(file, searched), index), size)
@@ -79,10 +83,20 @@ def load_ground_truth(
         ]
     for note, count in assumed.items():
         _log.warning("%s: %s", "one file" if count == 1 else f"{count} files", note)
+    if masks:
+        _log.warning("%d files hold two values only, so they are masks and left out: %s, ...", len(masks), masks[0])
     if not found:
         names = ", ".join(map(str, searched)) or "an empty list"
         raise InputError(f"{names}: no image with any signal; expected files or folders of images")
     return found
+
+
+def _is_mask(slices: Tensor) -> bool:
+    """Whether a volume has no grey values at all, as the masks that lie beside many data sets."""
+    if slices.is_complex():
+        return False
+    low, high = slices.amin(), slices.amax()
+    return bool(high > low) and bool(((slices == low) | (slices == high)).all())
 
 
 def _shown(file: Path, searched: list[Path]) -> str:

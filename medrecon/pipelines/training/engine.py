@@ -164,21 +164,15 @@ class Training:
                 if not self._finished and state.iteration < total:
                     self._clock = self._asked = time.perf_counter()
                     self.trainer.run()
-                    if not self._interrupted:
-                        self._finished = True
             finally:
                 if self.journal is not None:
                     self.journal.close()
-        return Outcome(self._validated, state.iteration, self._finished, self.best, self.best_epoch)
+        finished = self._finished or self._validated == self.recipe.training.epochs
+        return Outcome(self._validated, state.iteration, finished, self.best, self.best_epoch)
 
     def request_stop(self) -> None:
         """End after the current step, in all processes, with a checkpoint from which the run continues exactly."""
         self.step.stop_requested = True
-
-    @property
-    def _interrupted(self) -> bool:
-        output = self.trainer.state.output
-        return bool(output and output["stop"])
 
     def _attach(self) -> None:
         trainer = self.trainer
