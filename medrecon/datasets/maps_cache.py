@@ -35,11 +35,18 @@ class MapsCache:
             return estimate_maps(calibration, shape, self.method)
         described = f"{volume.path}:{volume.size}:{volume.modified}:{number}:{self.method}:{region}:{shape}"
         file = self.folder / f"{volume.path.stem}-{number}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.npy"
-        if file.is_file():
-            kept = torch.from_numpy(np.load(file, allow_pickle=False))
-            if kept.shape == (1, len(calibration), *shape) and kept.dtype == torch.complex64:
-                return kept
+        kept = _kept(file)
+        if kept is not None and kept.shape == (1, len(calibration), *shape) and kept.dtype == torch.complex64:
+            return kept
         maps = estimate_maps(calibration, shape, self.method)
         with atomic_path(file, overwrite=True) as temporary:
             np.save(temporary, maps.numpy())
         return maps
+
+
+def _kept(file: Path) -> Tensor | None:
+    """Return what a file holds; None where it is absent or damaged, and is to be written anew."""
+    try:
+        return torch.from_numpy(np.load(file, allow_pickle=False))
+    except (OSError, EOFError, ValueError, TypeError):
+        return None

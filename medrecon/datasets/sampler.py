@@ -106,11 +106,8 @@ class VolumeBatchSampler(Sampler[list[int]]):
                 batch = filling[self._shapes[index]] = []
                 batches.append(batch)
             batch.append(index)
-        if self.training:  # batches that did not fill last: they are the first to go
-            batches.sort(key=len, reverse=True)
-            full = [batch for batch in batches if len(batch) == self.batch_size]
-            order = torch.randperm(len(full), generator=generator).tolist()
-            batches = [full[place] for place in order] + batches[len(full) :]
+        if self.training:  # batches that did not fill as well: a rare shape would else be left out every time
+            batches = [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
         return batches
 
     def _mine(self, generator: torch.Generator) -> list[int]:
@@ -118,6 +115,7 @@ class VolumeBatchSampler(Sampler[list[int]]):
         units = list(self._volumes.values())
         if self.training and len(units) < self.world:
             units = [[index] for index in range(len(self._shapes))]
+            units *= -(-self.world // max(len(units), 1))  # with fewer slices than processes several read one
         if self.training:
             units = [units[place] for place in torch.randperm(len(units), generator=generator).tolist()]
         shares: list[list[list[int]]] = [[] for _ in range(self.world)]

@@ -11,7 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
 
 from medrecon import __version__
-from medrecon.errors import InputError
+from medrecon.errors import InputError, MedreconError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DETAILS = "training.json"
@@ -65,11 +65,17 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         temporary = Path(name)
         save: Any = model.save_pretrained
-        save(temporary, safe_serialization=True, max_shard_size="100GB")
+        try:
+            save(temporary, safe_serialization=True, max_shard_size="100GB")
+        except SafetensorError as error:  # a full disk, as a rule
+            raise MedreconError(
+                f"{folder}: the model could not be written ({error}); what was there before is as it was: make room"
+            ) from error
         config = json.loads((temporary / "config.json").read_text())
         config.pop("_name_or_path", None)  # of the folder that it was loaded from
         (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (temporary / "README.md").write_text(card if card is not None else _card(model))
+        (temporary / WEIGHTS).chmod((temporary / "config.json").stat().st_mode)  # safetensors makes it private
         for file in (WEIGHTS, "config.json", "README.md"):
             (temporary / file).replace(folder / file)
 

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 
 from medrecon import __version__
-from medrecon.errors import InputError
+from medrecon.errors import InputError, MedreconError
+from medrecon.io.budget import human
 from medrecon.io.writers.atomic import atomic_path
 
 FILE = "checkpoint.pt"
@@ -25,9 +27,21 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         The file.
     state
         Tensors, numbers, texts, lists and dictionaries only: it is read back without running any code.
+
+    Raises
+    ------
+    MedreconError
+        Where it cannot be written, as on a full disk.
     """
-    with atomic_path(path, overwrite=True) as temporary:
-        torch.save({"format": _FORMAT, "medrecon": __version__, **state}, temporary)
+    try:
+        with atomic_path(path, overwrite=True) as temporary:
+            torch.save({"format": _FORMAT, "medrecon": __version__, **state}, temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as "iostream error"
+        free = human(shutil.disk_usage(path.parent).free)
+        raise MedreconError(
+            f"{path}: could not be written ({str(error).partition(chr(10))[0]}; {free} are free on this disk); the "
+            "checkpoint before it is as it was: make room, then go on with --resume"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

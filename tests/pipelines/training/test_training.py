@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medrecon.errors import InputError, NumericalError, UsageError
+from medrecon.errors import InputError, MedreconError, NumericalError, UsageError
 from medrecon.models import load_trained
 from medrecon.pipelines.training import checkpoint, engine
 from medrecon.pipelines.training.average import WeightAverage
@@ -259,17 +259,20 @@ class TestTrouble:
             run(recipe({"training.epochs": 2}), tmp_path / "run", resume=True)
         assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
-    def test_full_disk(self, recipe, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("basic_ios::clear: iostream error")]
+    )
+    def test_full_disk(self, recipe, tmp_path, monkeypatch, error):
         """The write fails half-way: the checkpoint of the first epoch survives, and nothing half is left."""
         run(recipe({"training.epochs": 1}), tmp_path / "run")
         before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
 
         def full(content, path):
             Path(path).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
 
         monkeypatch.setattr(checkpoint.torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(MedreconError, match=r"checkpoint.pt: could not be written \(.*are free on this disk"):
             run(recipe({"training.epochs": 2}), tmp_path / "run", resume=True)
         assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
         assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
