@@ -46,7 +46,8 @@ def train(
     torchrun --nproc_per_node=4 -m medrecon train mri-idm --data multicoil_train --output runs/a
     """
     if recipe is not None and recipe.startswith("-"):  # a field, without a recipe before it
-        recipe, changes = None, (recipe, *changes)
+        changes = (recipe, *changes)
+        recipe = None
     if keys:
         for title, rows in _fields():
             print_table(title, ["field", "default", ""], rows)

@@ -1,6 +1,7 @@
 """fastMRI volumes: measured k-space, undersampled anew for every epoch."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -105,12 +106,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
         self.seed = seed
         self.damage = Damage(on_damage, replace=training)
         self._maps = MapsCache(maps, maps_cache)
-        self._items = [
-            (volume, number)
-            for volume in self.volumes
-            for number in range(volume.slices)
-            if slices[0] * volume.slices <= number < max(slices[1] * volume.slices, slices[0] * volume.slices + 1)
-        ]
+        self._items = [(volume, number) for volume in self.volumes for number in _share(volume.slices, *slices)]
         for volume in self.volumes:
             rows = self._rows(volume)
             if readout_patch is not None and not 0 < readout_patch <= rows:
@@ -238,11 +234,7 @@ def read_slice(volume: Volume, number: int) -> tuple[Tensor, Tensor | None]:
 
     where = f"{volume.path}, slice {number}"
     try:
-        status = volume.path.stat()
-        if (status.st_size, status.st_mtime_ns) != (volume.size, volume.modified):
-            raise InputError(
-                f"{volume.path}: has changed since training began; start again, or resume, to read it anew"
-            )
+        _require_unchanged(volume)
         with h5py.File(volume.path, "r") as file:
             kspace = torch.from_numpy(file["kspace"][number]).to(torch.complex64)
             names = ("reconstruction_esc", "reconstruction_rss") if kspace.ndim == 2 else ("reconstruction_rss",)
@@ -263,6 +255,18 @@ def read_slice(volume: Volume, number: int) -> tuple[Tensor, Tensor | None]:
     if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
         raise InputError(f"{where}: the k-space holds NaN or Inf")
     return kspace, reference
+
+
+def _require_unchanged(volume: Volume) -> None:
+    status = volume.path.stat()
+    if (status.st_size, status.st_mtime_ns) != (volume.size, volume.modified):
+        raise InputError(f"{volume.path}: has changed since training began; start again, or resume, to read it anew")
+
+
+def _share(count: int, low: float, high: float) -> range:
+    """Return the slices from one fraction of a volume to another: at least one."""
+    first = min(math.ceil(low * count), count - 1)
+    return range(first, max(math.ceil(high * count), first + 1))
 
 
 def _measured(hybrid: Tensor, mask: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from medrecon.datasets.batch import UNKNOWN
+from medrecon.datasets.damage import OnDamage
 from medrecon.datasets.source import Source
-from medrecon.errors import InputError
+from medrecon.errors import InputError, NumericalError
 from medrecon.io.images import load_image
 from medrecon.operators.ct.hounsfield import MU_WATER, from_hounsfield
 
@@ -42,6 +43,7 @@ def load_ground_truth(
     key: str | None = None,
     modality: Literal["MR", "CT", "OT"] | None = None,
     mu_water: float = MU_WATER,
+    on_damage: OnDamage = "stop",
 ) -> list[GroundTruth]:
     """Read all slices of files and folders into memory, those without any signal and masks left out.
 
@@ -56,18 +58,26 @@ def load_ground_truth(
         Of files that do not say.
     mu_water
         Attenuation of water in 1/mm: CT numbers become attenuation.
+    on_damage
+        "skip" leaves out files that cannot be read, with a warning for each.
 
     Raises
     ------
     InputError
-        For a file that cannot be read, and where there is not a single slice.
+        For a file that cannot be read (unless such are left out), and where there is not a single slice.
     """
     found = []
     searched = [Path(path) for path in paths]
     assumed: Counter[str] = Counter()
     masks: list[str] = []
     for file in _files(searched):
-        volume = load_image(file, key=key, modality=modality, warn=False)
+        try:
+            volume = load_image(file, key=key, modality=modality, warn=False)
+        except (InputError, NumericalError) as error:
+            if on_damage == "stop":
+                raise
+            _log.warning("left out: %s", error)
+            continue
         assumed.update(volume.provenance.get("notes", ()))
         slices = torch.from_numpy(volume.array)
         if volume.modality == "CT":

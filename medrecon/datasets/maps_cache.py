@@ -1,6 +1,8 @@
 """Coil sensitivity maps of a data set, estimated once."""
 
 import hashlib
+import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +37,28 @@ class MapsCache:
             return estimate_maps(calibration, shape, self.method)
         described = f"{volume.path}:{volume.size}:{volume.modified}:{number}:{self.method}:{region}:{shape}"
         file = self.folder / f"{volume.path.stem}-{number}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.npy"
-        kept = _kept(file)
-        if kept is not None and kept.shape == (1, len(calibration), *shape) and kept.dtype == torch.complex64:
+        kept = _kept(file, (1, len(calibration), *shape))
+        if kept is not None:
             return kept
         maps = estimate_maps(calibration, shape, self.method)
         with atomic_path(file, overwrite=True) as temporary:
-            np.save(temporary, maps.numpy())
+            np.save(temporary, maps.contiguous().numpy())
         return maps
 
 
-def _kept(file: Path) -> Tensor | None:
-    """Return what a file holds; None where it is absent or damaged, and is to be written anew."""
+def _kept(file: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """Return the maps in a file; None where it is absent or not whole, and is to be written anew.
+
+    The header is compared, not parsed: numpy's parser raises errors of many kinds on a damaged one.
+    """
+    header = io.BytesIO()
+    described = {"descr": "<c8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    wanted = header.getvalue()
     try:
-        return torch.from_numpy(np.load(file, allow_pickle=False))
-    except (OSError, EOFError, ValueError, TypeError):
+        content = bytearray(file.read_bytes())
+    except OSError:
         return None
+    if not content.startswith(wanted) or len(content) != len(wanted) + 8 * math.prod(shape):
+        return None
+    return torch.frombuffer(content, dtype=torch.complex64, offset=len(wanted)).reshape(shape)

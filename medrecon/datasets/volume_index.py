@@ -179,9 +179,9 @@ def _load(store: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _complete(entry: dict[str, Any]) -> bool:
+def _complete(entry: Any) -> bool:  # noqa: ANN401 -- parsed JSON, checked here
     wanted = {field.name for field in fields(Volume)} - {"path"}
-    return "unusable" in entry or wanted == entry.keys()
+    return isinstance(entry, dict) and ("unusable" in entry or wanted == entry.keys())
 
 
 def _save(store: Path, entries: dict[str, dict[str, Any]]) -> None:

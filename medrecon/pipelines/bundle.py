@@ -31,6 +31,7 @@ from medrecon.pipelines.training.processes import Processes
 from medrecon.pipelines.training.recipe import TrainingRecipe
 from medrecon.pipelines.training.run_folder import RunFolder
 from medrecon.pipelines.transforms import Reconstruct
+from medrecon.pipelines.writers import _ImageWriter
 from medrecon.reconstructors.learned import LearnedReconstructor
 
 Loader = DataLoader[TrainingBatch | None]
@@ -288,6 +289,21 @@ class MeasurementReader(ImageReader):
         return values, {**scan_meta(scan, slices), "spatial_shape": np.array(values.shape[1:])}
 
 
+class NiftiWriter(_ImageWriter):
+    """NIfTI through :func:`medrecon.io.write_image`, with a JSON sidecar, for ``SaveImaged(keys, writer=...)``.
+
+    Always three axes: MONAI's own writer drops the last of a single slice and then fails, or else adds a fourth.
+
+    Parameters
+    ----------
+    output_dtype, scale, overwrite, modality
+        As in :class:`~medrecon.pipelines.HDF5Writer`.
+    """
+
+    format = "nifti"
+    dtypes = ("None", "float32")
+
+
 class VolumeNetwork(nn.Module):
     """A trained model as a network on whole measured volumes, (B, C, slices, …) to images (B, 1, X, Y, Z).
 
@@ -307,7 +323,11 @@ class VolumeNetwork(nn.Module):
 
     def forward(self, measurements: Tensor) -> Tensor:
         """Return the images, with the metadata of the measurements and the affine of the reconstruction grid."""
-        images: Tensor = collate_meta_tensor_fn([self._reconstruct(volume) for volume in measurements])
+        volumes: Any = list(measurements)
+        for volume in volumes:
+            if volume.meta.get("operator_tensors", {}) is None:  # MONAI makes that of none at all
+                volume.meta["operator_tensors"] = {}
+        images: Tensor = collate_meta_tensor_fn([self._reconstruct(volume) for volume in volumes])
         return images
 
 

@@ -10,7 +10,7 @@ import yaml
 CARD = {
     "name": "small",
     "data": {"kind": "phantoms", "operator": "mri-singlecoil-4x", "count": 6, "size": [24, 20], "validation": 0.34},
-    "model": {"preset": "tiny", "parameters": {"steps": 1}},
+    "model": {"preset": "tiny", "parameters": {"steps": 1}, "memory": "none"},
     "training": {"epochs": 2, "batch_size": 2, "workers": 0, "log_every": 1},
 }
 

@@ -17,9 +17,11 @@ from medrecon.io.options import ReadOptions
 from medrecon.io.scan import CartesianAcquisition, Scan
 
 if TYPE_CHECKING:
+    from medrecon.io.readers.containers import Entry
     from medrecon.io.source import Source
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_SMALL = 16  # a table may have a few columns; an image has more
 # In this order: where a file holds both targets of fastMRI it is a single-coil one, whose own is _esc.
 _RECONSTRUCTIONS = ("reconstruction", "reconstruction_esc", "reconstruction_rss")
 
@@ -39,6 +41,8 @@ def load_array_image(path: Path, *, key: str | None = None, max_bytes: int | Non
         entries = file.entries
         if file.kind == "h5" and key is None:
             key = _reconstruction(path, list(entries), notes)
+        elif key is None and len(entries) > 1:
+            key = _only_picture(entries, notes)
         own = file.kind == "npz" and key is None and {"array", "affine"} <= entries.keys()
         name, entry = file.choose("array" if own else key)
         if len(entry.shape) not in (2, 3) or 0 in entry.shape:
@@ -70,6 +74,15 @@ def _reconstruction(path: Path, names: list[str], notes: list[str]) -> str:
         )
     if len(found) > 1:
         notes.append(f"holds {' and '.join(found)}: {found[0]} is taken, choose with --key")
+    return found[0]
+
+
+def _only_picture(entries: "Mapping[str, Entry]", notes: list[str]) -> str | None:
+    """Return the one array that can be an image, where others are lists and tables."""
+    found = [name for name, entry in entries.items() if len(entry.shape) in (2, 3) and min(entry.shape[-2:]) >= _SMALL]
+    if len(found) != 1 or {"array", "affine"} <= entries.keys():
+        return None
+    notes.append(f"of {len(entries)} arrays only {found[0]!r} can be an image and is taken; --key names another")
     return found[0]
 
 

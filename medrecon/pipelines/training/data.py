@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -87,7 +88,10 @@ def validation_data(recipe: TrainingRecipe, paths: Sequence[Path], progress: Pro
 def data_loader(
     data: Data, recipe: TrainingRecipe, *, training: bool, rank: int = 0, world: int = 1, workers: int | None = None
 ) -> DataLoader[TrainingBatch | None]:
-    """Return the batches of one process, see :class:`~medrecon.datasets.VolumeBatchSampler`."""
+    """Return the batches of one process, see :class:`~medrecon.datasets.VolumeBatchSampler`.
+
+    Workers live for one epoch: those that stay would end only when a garbage collector finds engine and loader.
+    """
     batch_size = recipe.training.batch_size if training else recipe.validation.batch_size
     sampler = VolumeBatchSampler(data, batch_size, training=training, seed=recipe.seed, rank=rank, world=world)
     count = recipe.training.workers if workers is None else workers
@@ -96,14 +100,19 @@ def data_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=count,
-        persistent_workers=count > 0,
-        worker_init_fn=one_thread if count else None,
+        worker_init_fn=prepare_worker if count else None,
     )
 
 
-def one_thread(_worker: int) -> None:
-    """Keep a worker process to one thread: several workers with several threads each slow one another down."""
+def prepare_worker(_worker: int) -> None:
+    """Keep a worker process to one thread, and let the main process alone decide when to stop.
+
+    Several workers with several threads each slow one another down. Ctrl-C and many clusters signal all processes
+    of a job at once; a worker that died of it would take the checkpoint with it. A second SIGTERM ends it.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _fastmri(recipe: TrainingRecipe, data: FastMRIData, progress: Progress | None) -> TrainingData:
@@ -185,6 +194,10 @@ def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> Trainin
     else:
         raise UsageError("data.validation: expected a share of the phantoms, e.g. 0.1, got paths")
     train, held = (_share_of_volumes(part, data.volumes, recipe.seed) for part in (train, held))
+    train = _large_enough(train, data.patch)
+    if data.validation_slices is not None:
+        places = torch.linspace(0, len(held) - 1, min(data.validation_slices, len(held))).round().long()
+        held = [held[place] for place in places.tolist()]
     counts = [len({truth.source.volume for truth in part}) for part in (train, held)]
     return TrainingData(
         _simulated_set(recipe, data, train, training=True),
@@ -210,7 +223,19 @@ def _simulated_set(
 
 
 def _images(data: ImageData, paths: Iterable[Path]) -> list[GroundTruth]:
-    return load_ground_truth(paths, key=data.key, modality=data.modality)
+    return load_ground_truth(paths, key=data.key, modality=data.modality, on_damage=data.on_damage)
+
+
+def _large_enough(images: list[GroundTruth], patch: int | None) -> list[GroundTruth]:
+    """Leave out images that are smaller than a patch."""
+    kept = [truth for truth in images if patch is None or min(truth.image.shape) >= patch]
+    if len(kept) < len(images):
+        small = min(images, key=lambda truth: min(truth.image.shape))
+        found = f"the smallest is {small.source} with {tuple(small.image.shape)} pixels"
+        if not kept:
+            raise InputError(f"no image is as large as a patch of {patch} pixels ({found}); lower data.patch")
+        _log.warning("%d slices smaller than a patch of %d are left out: %s", len(images) - len(kept), patch, found)
+    return kept
 
 
 def _phantoms(data: PhantomData, seed: int) -> list[GroundTruth]:

@@ -1,6 +1,6 @@
 """A trained model on data of one's own choice: what ``medrecon evaluate`` does with a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medrecon.errors import InputError
+from medrecon.errors import InputError, UsageError
 from medrecon.io.writers.atomic import atomic_path
 from medrecon.models.files import DETAILS, training_details
 from medrecon.models.registry import load_trained
-from medrecon.pipelines.training.data import Progress, data_loader, load_data, validation_data
+from medrecon.pipelines.training.data import Data, Progress, data_loader, load_data, validation_data
 from medrecon.pipelines.training.processes import Processes
 from medrecon.pipelines.training.recipe import TrainingRecipe, changed
 from medrecon.pipelines.training.validation import Picture, Validation, Verdict
@@ -62,7 +62,7 @@ def judge(
             "train'. Images that are already reconstructed are compared with --reference"
         )
     recipe = TrainingRecipe.from_dict(changed(details["recipe"], changes), f"{folder}: {DETAILS}")
-    data = validation_data(recipe, paths) if paths else load_data(recipe).validation
+    data = validation_data(recipe, paths) if paths else _held_out(recipe, details, folder)
     model = load_trained(folder).eval()
     processes = Processes(device=device or torch.device("cpu"))
     torch.nn.Module.to(model, processes.device)
@@ -76,6 +76,16 @@ def judge(
         progress=progress,
     )
     return Judgement(validation.run(), recipe, details)
+
+
+def _held_out(recipe: TrainingRecipe, details: Mapping[str, Any], folder: Path) -> Data:
+    data = load_data(recipe)
+    if data.fingerprint != details.get("run", {}).get("fingerprint"):
+        raise UsageError(
+            f"{folder}: the data are no longer those of the training (names or sizes of files differ), so what it held "
+            "out is unknown; name other data with --data"
+        )
+    return data.validation
 
 
 def write_sheet(pictures: Sequence[Picture], path: Path) -> None:

@@ -64,6 +64,8 @@ class FastMRIData(_Data):
 
 
 class _Simulated(_Data):
+    validation_slices: Annotated[int, Field(gt=0)] | None = None
+    """Validate on at most so many slices, spread over the volumes; all by default."""
     operator: str
     """Recipe of the acquisition: a name that 'medrecon operators' lists, or a YAML file."""
     patch: Annotated[int, Field(gt=0)] | None = None

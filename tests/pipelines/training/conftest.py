@@ -7,7 +7,7 @@ from medrecon.pipelines.training.recipe import TrainingRecipe, changed
 CARD = {
     "name": "test",
     "data": {"kind": "phantoms", "operator": "mri-singlecoil-4x", "count": 8, "size": [24, 20], "validation": 0.25},
-    "model": {"method": "idm", "preset": "tiny", "parameters": {"steps": 1}},
+    "model": {"method": "idm", "preset": "tiny", "parameters": {"steps": 1}, "memory": "none"},
     "training": {
         "epochs": 2,
         "batch_size": 2,
@@ -26,14 +26,20 @@ def _private_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDRECON_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def recipe():
+@pytest.fixture(scope="session")
+def make_recipe():
     """Factory: the small recipe with changes under dotted keys, ``recipe({"training.epochs": 3})``."""
 
     def make(changes=None):
         return TrainingRecipe.from_dict(changed(CARD, list((changes or {}).items())), "test")
 
     return make
+
+
+@pytest.fixture
+def recipe(make_recipe):
+    """The same for single tests."""
+    return make_recipe
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -34,12 +35,14 @@ def run(recipe, folder, **options):
 
 
 def stop_at(monkeypatch, iteration, number=signal.SIGTERM):
-    """Send this process a signal when an iteration is logged."""
+    """Send this process and its workers a signal when an iteration is logged, as a cluster does."""
     write = engine.Journal.write
 
     def watched(self, event, at, values):
         write(self, event, at, values)
         if (event, at) == ("train", iteration):
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, number)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(engine.Journal, "write", watched)
@@ -148,25 +151,33 @@ class TestRun:
         assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
 
 
-class TestResume:
-    CHANGES = {"training.epochs": 3, "training.workers": 1, "training.accumulate": 2, "training.batch_size": 1}  # noqa: RUF012
+LONG = {"training.epochs": 3, "training.workers": 1, "training.accumulate": 2, "training.batch_size": 1}
 
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, make_recipe):
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, run(make_recipe(LONG), folder)
+
+
+class TestResume:
     @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
     @pytest.mark.parametrize("iteration", [3, 6, 11])
-    def test_bit_equal_to_an_uninterrupted_run(self, recipe, tmp_path, monkeypatch, iteration):
+    def test_bit_equal_to_an_uninterrupted_run(self, recipe, whole, tmp_path, monkeypatch, iteration):
         """Epochs of six iterations: in the middle of one (and of an accumulation), at its end, once more."""
-        whole = run(recipe(self.CHANGES), tmp_path / "whole")
+        folder, outcome = whole
         with monkeypatch.context() as patch:
             stop_at(patch, iteration)
-            cut = run(recipe(self.CHANGES), tmp_path / "cut")
+            cut = run(recipe(LONG), tmp_path / "cut")
         assert not cut.finished
         assert iteration <= cut.iterations <= iteration + 2
         torch.rand(7)  # the global generator is elsewhere now
         done = run(RunFolder(tmp_path / "cut").recipe([]), tmp_path / "cut", resume=True)
-        assert done == whole
+        assert done == outcome
         for event in ("train", "validation"):
-            assert lines(tmp_path / "cut", event) == lines(tmp_path / "whole", event)
-        first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "cut"))
+            assert lines(tmp_path / "cut", event) == lines(folder, event)
+        first, second = (load_file(path / WEIGHTS) for path in (folder, tmp_path / "cut"))
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert len(json.loads((tmp_path / "cut" / "run.json").read_text())) == 2
 
@@ -348,6 +359,13 @@ class TestJudge:
         easy, hard = (judge(tmp_path / "run", [other], change).verdict.scores for change in (changes, ()))
         assert [score.acceleration for score in easy] == [2, 2]
         assert all(a.scores["ssim"] > b.scores["ssim"] for a, b in zip(easy, hard, strict=True))
+
+    def test_data_that_have_changed(self, fastmri_recipe, fastmri_folder, tmp_path):
+        folder = fastmri_folder("multi", 4, 2)
+        run(fastmri_recipe({"training.epochs": 1}, folder), tmp_path / "run")
+        (folder / "file000.h5").unlink()
+        with pytest.raises(UsageError, match=r"what it held out is unknown; name other data with --data"):
+            judge(tmp_path / "run")
 
     def test_a_folder_that_does_not_say_how_it_was_trained(self, recipe, tmp_path):
         run(recipe({"training.epochs": 1}), tmp_path / "run")
