@@ -12,15 +12,32 @@ from pathlib import Path
 import pytest
 
 from medrecon.cli import COMMANDS, main
+from medrecon.pipelines.training.recipe import (
+    FastMRIData,
+    ImageData,
+    ModelPart,
+    PhantomData,
+    ScanData,
+    TrainingPart,
+    TrainingRecipe,
+    ValidationPart,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z_][a-z0-9_.-]*[a-z0-9])?")
 PROGRAM = re.compile(r"^(?:[A-Z_]+=\S+\s+)*(\S+)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 SKIPPED = "# not run"
+FIELDS = {
+    "": [TrainingRecipe],
+    "data.": [FastMRIData, ImageData, PhantomData, ScanData],
+    "model.": [ModelPart],
+    "training.": [TrainingPart],
+    "validation.": [ValidationPart],
+}
 
 
 def snippets(page):
@@ -58,7 +75,15 @@ def options():
             assert main([*command, "--help"]) == 0
         return set(OPTION.findall(shown.getvalue()))
 
-    return {"": listed(), **{name: listed(name) | {"--help"} for name in COMMANDS}}
+    fields = {
+        f"--{'' if part is TrainingRecipe else prefix}{name}".replace("_", mark)
+        for prefix, parts in FIELDS.items()
+        for part in parts
+        for name in part.model_fields
+        for mark in "_-"
+    } | {"--data.mask.acceleration", "--data.mask.center-fraction"}
+    known = {"": listed(), **{name: listed(name) | {"--help"} for name in COMMANDS}}
+    return known | {name: known[name] | fields for name in ("train", "evaluate")}
 
 
 def unknown_options(page, options):
@@ -109,7 +134,11 @@ def test_python_runs(name, tmp_path):
         script = tmp_path / f"snippet_{number}.py"
         script.write_text(body, encoding="utf-8")
     driver = (
-        "import glob, runpy, warnings; warnings.simplefilter('error')\n"
+        "import glob, runpy, warnings\n"
+        # what other packages say of one another when they are imported is not ours
+        "with warnings.catch_warnings(action='ignore'):\n"
+        "    import ignite.engine, monai.engines, monai.transforms\n"
+        "warnings.simplefilter('error')\n"
         "for path in sorted(glob.glob('snippet_*.py'), key=lambda p: int(p[8:-3])):\n"
         "    runpy.run_path(path, run_name='__main__')\n"
     )

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from medrecon.datasets.batch import TrainingSample, centre_magnitude
 from medrecon.datasets.damage import Damage, OnDamage
 from medrecon.datasets.maps_cache import MapsCache
-from medrecon.datasets.source import Source
+from medrecon.datasets.source import Source, distinct_names
 from medrecon.datasets.volume_index import Volume
 from medrecon.errors import InputError, NumericalError, UsageError
 from medrecon.operators.cartesian_mri import CartesianMRI
@@ -106,6 +106,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
         self.seed = seed
         self.damage = Damage(on_damage, replace=training)
         self._maps = MapsCache(maps, maps_cache)
+        self._names = distinct_names(volume.path for volume in self.volumes)
         self._items = [(volume, number) for volume in self.volumes for number in _share(volume.slices, *slices)]
         for volume in self.volumes:
             rows = self._rows(volume)
@@ -126,7 +127,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
 
     def volume_of(self, index: int) -> str:
         """Return which volume a sample belongs to."""
-        return self._items[index][0].path.name
+        return self._names[self._items[index][0].path]
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         """Return what samples of a batch need to have in common: coils, rows, columns, size of the reference."""
@@ -159,7 +160,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
         if self.augment or self.readout_patch is not None:
             hybrid = centred_fft(images, (-1,))
         measured = _measured(hybrid, lines.mask)[None]
-        source = Source(volume.path.name, number, volume.acquisition, lines.acceleration)
+        source = Source(self._names[volume.path], number, volume.acquisition, lines.acceleration)
         return TrainingSample(measured, operator, target[None], source, reference[None])
 
     def _rows(self, volume: Volume) -> int:

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from medrecon.datasets.batch import TrainingSample
 from medrecon.datasets.damage import Damage, OnDamage
-from medrecon.datasets.source import Source
+from medrecon.datasets.source import Source, distinct_names
 from medrecon.errors import InputError
 from medrecon.io.options import ReadOptions
 from medrecon.io.registry import read_scan
@@ -50,6 +50,7 @@ class ScanDataset(Dataset[TrainingSample | None]):
         self.damage = Damage(on_damage, replace=training)
         self._options = options or ReadOptions()
         self._open = lru_cache(_OPEN)(self._read_scan)
+        self._names = distinct_names(files)
         self._items: list[tuple[Path, int]] = []
         self._shapes: list[tuple[int, ...]] = []
         for done, file in enumerate(files, start=1):
@@ -71,7 +72,7 @@ class ScanDataset(Dataset[TrainingSample | None]):
 
     def volume_of(self, index: int) -> str:
         """Return which volume a sample belongs to."""
-        return self._items[index][0].name
+        return self._names[self._items[index][0]]
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         """Return what samples of a batch need to have in common: the shapes of measurements and image."""
@@ -112,4 +113,4 @@ class ScanDataset(Dataset[TrainingSample | None]):
         if scan.reference is None:  # for the type checker: _operator has refused it
             raise InputError(f"{file}: holds no reference image")
         target = scan.reference[number].expand(1, *operator.image_shape).to(operator.image_dtype)
-        return TrainingSample(scan.measurements[number][None], operator, target, Source(file.name, number))
+        return TrainingSample(scan.measurements[number][None], operator, target, Source(self._names[file], number))

@@ -1,5 +1,8 @@
 """Where a sample is from."""
 
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -30,3 +33,16 @@ class Source(NamedTuple):
 
     def __str__(self) -> str:
         return self.volume if self.slice < 0 else f"{self.volume}, slice {self.slice}"
+
+
+def distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return a short name for each file: its own, or with its folder where two folders have files of that name.
+
+    >>> distinct_names([Path("a/x.h5"), Path("b/x.h5"), Path("b/y.h5")])[Path("b/x.h5")]
+    'b/x.h5'
+    """
+    files = list(dict.fromkeys(paths))
+    count = Counter(path.name for path in files)
+    names = {path: path.name if count[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in files}
+    again = Counter(names.values())
+    return {path: name if again[name] == 1 else path.as_posix() for path, name in names.items()}

@@ -4,11 +4,10 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from monai.data.image_reader import ImageReader
 from monai.data.utils import collate_meta_tensor_fn
 from numpy.typing import NDArray
@@ -33,6 +32,9 @@ from medrecon.pipelines.training.run_folder import RunFolder
 from medrecon.pipelines.transforms import Reconstruct
 from medrecon.pipelines.writers import _ImageWriter
 from medrecon.reconstructors.learned import LearnedReconstructor
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 Loader = DataLoader[TrainingBatch | None]
 _log = logging.getLogger("medrecon")
@@ -141,11 +143,13 @@ class NewEpoch:
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: "Engine") -> None:
         """Listen to the start of epochs."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: "Engine") -> None:
         """Tell data and sampler the epoch."""
         epoch = engine.state.epoch - 1
         cast(Any, self._loader.dataset).set_epoch(epoch)
@@ -170,8 +174,10 @@ class VolumeQuality:
         self._processes = processes
         self._scores = VolumeScores(self._volumes)
 
-    def attach(self, engine: Engine, name: Literal["ssim", "psnr", "nmse"]) -> None:  # noqa: ARG002 (MONAI's own)
+    def attach(self, engine: "Engine", name: Literal["ssim", "psnr", "nmse"]) -> None:  # noqa: ARG002 (MONAI's own)
         """Listen to an evaluator."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._compute)
@@ -179,12 +185,12 @@ class VolumeQuality:
     def _reset(self) -> None:
         self._scores = VolumeScores(self._volumes)
 
-    def _update(self, engine: Engine) -> None:
+    def _update(self, engine: "Engine") -> None:
         output: Any = engine.state.output
         if output is not None:
             self._scores.update(output["batch"].sources, output["pred"], output["label"])
 
-    def _compute(self, engine: Engine) -> None:
+    def _compute(self, engine: "Engine") -> None:
         found = self._processes.gather((self._scores.finished, self._scores.unfinished()))
         scores = merged(part for part, _ in found)
         failed = [score for score in scores if score.error]
@@ -219,11 +225,13 @@ class ModelSaver:
         self._model = model
         self._recipe = recipe
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: "Engine") -> None:
         """Listen to the end of validations."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: "Engine") -> None:
         """Write where this validation was the best."""
         if engine.state.best_metric_epoch == engine.state.epoch:
             self._run.save_model(self._model, self._recipe, engine.state.epoch, _means(engine))
@@ -241,11 +249,13 @@ class ScoreWriter:
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: "Engine") -> None:
         """Listen to the end of validations."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: "Engine") -> None:
         """Write."""
         with atomic_path(self._path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(engine.state.metric_details, indent=2) + "\n", encoding="utf-8")
@@ -323,11 +333,7 @@ class VolumeNetwork(nn.Module):
 
     def forward(self, measurements: Tensor) -> Tensor:
         """Return the images, with the metadata of the measurements and the affine of the reconstruction grid."""
-        volumes: Any = list(measurements)
-        for volume in volumes:
-            if volume.meta.get("operator_tensors", {}) is None:  # MONAI makes that of none at all
-                volume.meta["operator_tensors"] = {}
-        images: Tensor = collate_meta_tensor_fn([self._reconstruct(volume) for volume in volumes])
+        images: Tensor = collate_meta_tensor_fn([self._reconstruct(volume) for volume in measurements])
         return images
 
 
@@ -335,5 +341,5 @@ def _batches(loader: Loader) -> Iterator[list[int]]:
     yield from cast(Any, loader.batch_sampler)
 
 
-def _means(engine: Engine) -> Mapping[str, float]:
+def _means(engine: "Engine") -> Mapping[str, float]:
     return {name: value for name, value in engine.state.metric_details.items() if isinstance(value, float)}

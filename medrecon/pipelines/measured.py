@@ -36,7 +36,8 @@ def measured_scan(array: Tensor, meta: Meta, operator: LinearOperator | None = N
         Where the array cannot be what it is taken for.
     """
     if operator is None and "operator" in meta:
-        tensors = {str(name): torch.as_tensor(value).cpu() for name, value in meta["operator_tensors"].items()}
+        # MONAI's collation makes None of an empty dictionary
+        tensors = {str(name): torch.as_tensor(value).cpu() for name, value in (meta["operator_tensors"] or {}).items()}
         operator = operator_from_config(json.loads(str(meta["operator"])), tensors)
     acquisition = _cartesian(array, meta) if operator is None else _fitting(array, operator)
     stack = array.movedim(1, 0)

@@ -105,6 +105,8 @@ class LearnedReconstructor(Reconstructor):
         progress: Progress | None,  # noqa: ARG002 (a slice is one call)
     ) -> Tensor:
         backprojected, unit = unit_peak(operator.adjoint(measurements))  # also says what is wrong with bad data
+        if self.model.settings.intensity is not None:  # it knows one unit only
+            unit = torch.ones_like(unit)
         x: Tensor = self.model(measurements / per_sample(unit, measurements), operator)
         if not bool(torch.isfinite(x.abs().amax())):
             raise NumericalError(f"{self.registered_name}: {self.checkpoint} gives NaN or Inf for these data")

@@ -5,6 +5,7 @@ import torch
 
 from medrecon.errors import InputError, UsageError
 from medrecon.models import build_model
+from medrecon.operators import Inpainting
 from medrecon.reconstructors import (
     InvertibleDiffusion,
     LearnedReconstructor,
@@ -76,3 +77,19 @@ def test_method_of_no_checkpoint(tmp_path):
         InputError, match="describes a UNet2DModel, expected one of InvertibleDiffusionModel, UNetBaseline"
     ):
         method_of_checkpoint(tmp_path)
+
+
+def test_a_model_that_knows_one_unit(tmp_path):
+    """With a fixed intensity the result is that of the model itself: the data are not brought to another unit."""
+    torch.manual_seed(0)
+    model = build_model("idm", image_channels=1, preset="tiny", parameters={"intensity": 0.02, "steps": 1})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save(tmp_path)
+    operator = Inpainting(torch.rand(1, 24, 20) < 0.6)
+    data = operator(0.02 * torch.rand(1, 1, 24, 20))
+    with torch.no_grad():
+        expected = model(data, operator)
+    found = make_method("idm", {"checkpoint": str(tmp_path)})(data, operator)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5

@@ -53,7 +53,9 @@ def low_resolution_maps(calibration: Tensor, image_shape: tuple[int, int], *, cr
     check_calibration(calibration, "low_resolution_maps", largest=image_shape)
     with torch.no_grad():
         images = windowed_coil_images(calibration, image_shape)
-        magnitude = torch.linalg.vector_norm(images, dim=0)
+        parts = torch.view_as_real(images)
+        peak = parts.abs().amax()  # squares of raw data as small as 1e-20 would vanish
+        magnitude = peak * (parts / peak).square().sum((0, -1)).sqrt()  # vector_norm takes ten times as long
         inside = support(magnitude, crop)
         maps = images / magnitude.masked_fill(~inside, 1)
         return (reference_phase(maps, principal_coil(calibration)) * inside).unsqueeze(0)

@@ -23,6 +23,7 @@ from medrecon.datasets import (
     index_folder,
     load_ground_truth,
 )
+from medrecon.datasets.source import distinct_names
 from medrecon.errors import InputError, UsageError
 from medrecon.io.options import ReadOptions
 from medrecon.operators.recipes import load_recipe
@@ -118,7 +119,8 @@ def prepare_worker(_worker: int) -> None:
 def _fastmri(recipe: TrainingRecipe, data: FastMRIData, progress: Progress | None) -> TrainingData:
     volumes = _volumes(data, _given(data.train), progress)
     if isinstance(data.validation, float):
-        train, held = _split(volumes, [volume.path.name for volume in volumes], data.validation, recipe.seed)
+        names = distinct_names(volume.path for volume in volumes)
+        train, held = _split(volumes, [names[volume.path] for volume in volumes], data.validation, recipe.seed)
     else:
         train, held = volumes, _volumes(data, data.validation, progress)
         _distinct([volume.path for volume in train], [volume.path for volume in held])
@@ -247,7 +249,8 @@ def _phantoms(data: PhantomData, seed: int) -> list[GroundTruth]:
 def _scans(recipe: TrainingRecipe, data: ScanData, progress: Progress | None) -> TrainingData:
     files = _measured_files(_given(data.train))
     if isinstance(data.validation, float):
-        train, held = _split(files, [file.name for file in files], data.validation, recipe.seed)
+        names = distinct_names(files)
+        train, held = _split(files, [names[file] for file in files], data.validation, recipe.seed)
     else:
         train, held = files, _measured_files(data.validation)
         _distinct(train, held)

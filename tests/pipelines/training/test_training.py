@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from safetensors.torch import load_file
 
 from medrecon.errors import InputError, MedreconError, NumericalError, UsageError
+from medrecon.io import write_sinogram
 from medrecon.models import load_trained
+from medrecon.operators import ParallelBeam2D
 from medrecon.pipelines.training import checkpoint, engine
 from medrecon.pipelines.training.average import WeightAverage
 from medrecon.pipelines.training.judge import judge, write_sheet
 from medrecon.pipelines.training.run import train
 from medrecon.pipelines.training.run_folder import RunFolder
+from medrecon.simulation import random_ellipses
 
 WEIGHTS = Path("model", "diffusion_pytorch_model.safetensors")
 
@@ -135,6 +139,33 @@ class TestRun:
         assert len(verdict["volumes"]) == 1
         details = json.loads((tmp_path / "run" / "model" / "training.json").read_text())
         assert details["reconstruction"] == {"maps": "low-resolution", "remove_oversampling": True}
+
+    def test_sinograms(self, recipe, tmp_path):
+        """Measured files with references."""
+        (tmp_path / "scans").mkdir()
+        operator = ParallelBeam2D((24, 24), torch.arange(12) * torch.pi / 12, detector_count=35)
+        images = 0.02 * random_ellipses(3, (24, 24), torch.Generator().manual_seed(0))
+        for index, image in enumerate(images):
+            path = tmp_path / "scans" / f"{index}.h5"
+            write_sinogram(path, operator(image[None, None]), operator, mu_water=0.02, reference=image[None])
+        data = {"kind": "scans", "train": str(tmp_path / "scans"), "validation": 0.3}
+        assert run(recipe({"data": data, "training.epochs": 1}), tmp_path / "run").finished
+        assert load_trained(tmp_path / "run").settings.image_channels == 1
+
+    def test_in_a_monai_pipeline(self, fastmri_recipe, fastmri_folder, tmp_path):
+        """The transform prepares data as the command line does: maps and read-out as in training."""
+        from medrecon.cli import main
+        from medrecon.pipelines import KSpaceReader, Reconstruct
+
+        folder = fastmri_folder("multi", 4, 2)
+        run(fastmri_recipe({"training.epochs": 1}, folder), tmp_path / "run")
+        file = folder / "file000.h5"
+        command = ["reconstruct", file, "-o", tmp_path / "image.npz", "--checkpoint", tmp_path / "run", "-q"]
+        assert main([str(word) for word in command]) == 0
+        expected = np.load(tmp_path / "image.npz")["array"]
+        array, meta = KSpaceReader().get_data([file])
+        image = Reconstruct(checkpoint=tmp_path / "run")(MetaTensor(torch.from_numpy(array), meta=meta))
+        assert np.allclose(image[0].numpy().transpose(2, 1, 0), expected, rtol=1e-5, atol=1e-9)
 
     def test_mixed_sizes_in_one_folder(self, fastmri_recipe, fastmri_folder, tmp_path):
         folder = fastmri_folder("multi", 3, 2)
