@@ -12,14 +12,16 @@ from medrecon.cli.options import Json
 
 _NEEDED = (
     "torch", "numpy", "numba", "scipy", "h5py", "nibabel", "pydicom", "scikit-image", "pillow", "pyyaml", "cyclopts",
-    "diffusers", "safetensors",
-    "rich",
+    "diffusers", "safetensors", "monai", "rich",
 )  # fmt: skip
 _OPTIONAL = {
     "astra-toolbox": "its CPU projectors as operators",
     "highdicom": "reads DICOM back in the tests",
     "ismrmrd": "writes ISMRMRD files in the tests",
+    "pydantic": "training",
     "pylibjpeg": "compressed DICOM images",
+    "pytorch-ignite": "training",
+    "tensorboard": "training",
 }
 _PROGRAMS = {"bart": "oracle in the tests and peer in the benchmarks", "dciodvfy": "DICOM validity in the tests"}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from medrecon.errors import InputError, UsageError
+from medrecon.cards import card_folder, read_card
+from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.block_cs import BlockCompressedSensing
 from medrecon.operators.cartesian_mri import CartesianMRI
@@ -18,7 +19,6 @@ from medrecon.operators.samplers.base import MaskSampler, cpu_generator, plane
 from medrecon.operators.samplers.coil_maps import CoilArray
 from medrecon.operators.samplers.registry import did_you_mean, make_sampler
 
-_LARGEST_CARD = 1 << 20
 _KEYS = ("name", "description", "operator", "parameters", "mask", "coils")
 _MASK = {  # needed, or not allowed
     "cartesian-mri": True,
@@ -159,34 +159,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
                 f"no operator recipe is called {text!r}{did_you_mean(text, cards)} (a file of your own ends in .yaml)"
             )
         path = cards[text]
-    return Recipe.from_dict(_read(path), path.name)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        if path.stat().st_size > _LARGEST_CARD:
-            raise InputError(f"{path}: {path.stat().st_size} bytes are no operator recipe; expected a short YAML file")
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as an operator recipe ({error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML ({error})") from error
-    if not isinstance(card, dict):
-        raise InputError(f"{path}: expected the keys {', '.join(_KEYS)}, got {type(card).__name__}")
-    return card
+    return Recipe.from_dict(read_card(path, "an operator recipe", _KEYS), path.name)
 
 
 def _cards() -> dict[str, Path]:
-    """Return the cards of the wheel, or of the checkout the package runs from."""
-    package = Path(__file__).resolve().parents[1]
-    folder = package / "recipes" / "operators"
-    if not folder.is_dir():
-        folder = package.parent / "operators"
-        if not (package.parent / "pyproject.toml").is_file():
-            raise InputError(f"the operator recipes of medrecon are missing from {package}; install the package again")
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(card_folder("operators").glob("*.yaml"))}
 
 
 def _mask(part: dict[str, Any] | None) -> MaskSampler | None:

@@ -143,7 +143,7 @@ def test_what_is_wrong_in_a_card_is_named(tmp_path, text, message):
         ("", "expected the keys"),
         ("a: [", "not valid YAML"),
         ("name: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
-        ("# " + "a" * (1 << 20), "no operator recipe"),
+        ("# " + "a" * (1 << 20), "too many for an operator recipe"),
     ],
 )
 def test_files_that_are_no_cards(tmp_path, text, message):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from medrecon.errors import InputError, UsageError
+from medrecon.cards import card_folder
+from medrecon.errors import UsageError
 from medrecon.operators.samplers.registry import did_you_mean
 
 CARD = "train.yaml"
@@ -10,13 +11,7 @@ CARD = "train.yaml"
 
 def bundles() -> dict[str, Path]:
     """Return the folders of ``pipelines/`` by name; each holds a training recipe and a MONAI bundle."""
-    package = Path(__file__).resolve().parents[2]
-    folder = package / "recipes" / "pipelines"
-    if not folder.is_dir():
-        folder = package.parent / "pipelines"
-        if not (package.parent / "pyproject.toml").is_file():
-            raise InputError(f"the training recipes of medrecon are missing from {package}; install the package again")
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CARD}"))}
+    return {path.parent.name: path.parent for path in sorted(card_folder("pipelines").glob(f"*/{CARD}"))}
 
 
 def recipe_path(name_or_path: str | Path) -> Path:

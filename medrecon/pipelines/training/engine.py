@@ -228,6 +228,7 @@ class Training:
         """Validate where it is due, keep the best model, save."""
         epoch = trainer.state.epoch
         if epoch % self.recipe.validation.every == 0 or epoch == self.recipe.training.epochs:
+            self._save()  # a long validation may be the moment at which a cluster takes the machine away
             self._validate(epoch)
         self._validated = epoch
         self._save()

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from medrecon.errors import InputError, UsageError
+from medrecon.cards import read_card
+from medrecon.errors import UsageError
 from medrecon.pipelines.training.cards import recipe_path
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -21,7 +22,6 @@ def _several(value: object) -> object:
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
 Range = tuple[float, float]
-_LARGEST = 1 << 20
 
 
 class _Part(BaseModel):
@@ -223,7 +223,9 @@ def load_training_recipe(name_or_path: str | Path, changes: Sequence[tuple[str, 
     3
     """
     path = recipe_path(name_or_path)
-    return TrainingRecipe.from_dict(changed(_read(path), changes), path.name)
+    return TrainingRecipe.from_dict(
+        changed(read_card(path, "a training recipe", TrainingRecipe.model_fields), changes), path.name
+    )
 
 
 def changed(card: Mapping[str, Any], changes: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -242,20 +244,6 @@ def changed(card: Mapping[str, Any], changes: Sequence[tuple[str, Any]]) -> dict
                 raise UsageError(f"{key}: {parent} is a value, not a group of keys")
         part[last] = value
     return new
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path}: {path.stat().st_size} bytes are no recipe; expected a short YAML file")
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a training recipe ({error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML ({error})") from error
-    if not isinstance(card, dict):
-        raise InputError(f"{path}: expected the keys {', '.join(TrainingRecipe.model_fields)}, got {card!r:.40}")
-    return card
 
 
 def _wording(part: Mapping[str, Any]) -> str:

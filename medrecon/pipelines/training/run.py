@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from medrecon.errors import InputError, UsageError
+from medrecon.errors import InputError, MedreconError, UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.injector import real_channels
 from medrecon.models.registry import build_model, load_trained
@@ -70,7 +71,9 @@ def train(
             facts = {"fingerprint": data.fingerprint, "data": data.description, "seed": recipe.seed}
             run_folder.record_start({**facts, "processes": processes.world, "device": str(processes.device)})
         processes.wait()
-        with _stopped_by_signals(training):
+        with _stopped_by_signals(training), warnings.catch_warnings():
+            # depth-wise weights have a stride that means nothing; it costs DDP nothing that could be measured
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             return training.run()
     finally:
         end_processes()
@@ -121,9 +124,8 @@ def _together(processes: Processes, work: Callable[[], None]) -> None:
             work()
         except Exception as caught:  # noqa: BLE001 (raised again below, in every process)
             error = caught
-    first = processes.gather(error)[0]
-    if first is not None:
-        raise first
+    if processes.gather(error is not None)[0]:
+        raise error or MedreconError("the first process has stopped; its message says why")
 
 
 def _shared_data(recipe: TrainingRecipe, processes: Processes, progress: Progress | None) -> TrainingData:

@@ -80,11 +80,10 @@ class Validation:
         self._data = data
         self._processes = processes
         self._progress = progress
-        self._loader = loader
-        self._indices = [index for batch in loader.batch_sampler or () for index in batch]
+        self._batches: list[list[int]] = list(loader.batch_sampler or ())  # the same in every pass
+        self._indices = [index for batch in self._batches for index in batch]
         shown = np.linspace(0, len(self._indices) - 1, min(pictures, len(self._indices))).round().astype(int)
         self._shown = {self._indices[place] for place in shown}
-        self._place = 0
         self._scores = VolumeScores([])
         self._pictures: list[Picture] = []
         self._model = model
@@ -101,8 +100,8 @@ class Validation:
     def run(self, epoch: int = 1) -> Verdict:
         """Judge the model as it is now; all processes must call this."""
         self._scores = VolumeScores(self._data.volume_of(index) for index in self._indices)
-        self._pictures, self._place = [], 0
-        if len(self._loader):
+        self._pictures = []
+        if self._batches:
             self.evaluator.run(epoch)
         found = self._processes.gather((self._scores.finished, self._scores.unfinished()))
         scores = merged(part for part, _ in found)
@@ -111,10 +110,9 @@ class Validation:
 
     def _collect(self, engine: SupervisedEvaluator) -> None:
         output = engine.state.output
-        batches = list(self._loader.batch_sampler or ())
-        indices = batches[engine.state.iteration - 1]
+        indices = self._batches[engine.state.iteration - 1]
         if self._progress is not None:
-            self._progress(engine.state.iteration / len(batches))
+            self._progress(engine.state.iteration / len(self._batches))
         if output is None:
             return
         batch: TrainingBatch = output["batch"]

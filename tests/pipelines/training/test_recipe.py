@@ -60,7 +60,7 @@ def test_changes_leave_the_card_alone():
         ("- a\n- b\n", r"expected the keys name, seed, data"),
         ("a: [1\n", r"is not valid YAML"),
         ("a: !!python/object/apply:os.getcwd []\n", r"is not valid YAML"),
-        ("x" * 2_000_000, r"2000000 bytes are no recipe"),
+        ("x" * 2_000_000, r"2000000 bytes are too many for a training recipe"),
     ],
 )
 def test_files_that_are_none(tmp_path, text, message):

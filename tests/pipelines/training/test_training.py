@@ -212,6 +212,22 @@ class TestResume:
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert len(json.loads((tmp_path / "cut" / "run.json").read_text())) == 2
 
+    def test_killed_while_validating(self, recipe, tmp_path, monkeypatch):
+        """The epoch is not lost: the validation is made up for when the run is taken up."""
+        run(recipe(), tmp_path / "whole")
+
+        def killed(self, epoch):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Training, "_validate", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(recipe(), tmp_path / "cut")
+        assert lines(tmp_path / "cut", "validation") == []
+        assert run(recipe(), tmp_path / "cut", resume=True).finished
+        for event in ("train", "validation"):
+            assert lines(tmp_path / "cut", event) == lines(tmp_path / "whole", event)
+
     def test_after_being_killed(self, recipe, tmp_path):
         """Lines that an interrupted run logged beyond its checkpoint are forgotten."""
         changes = {"training.epochs": 1}
