@@ -200,6 +200,8 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
                 region = CalibrationRegion((rows.start, columns.start), (rows.stop, columns.stop))
             rows, columns = region.slices
             calibration = centred_fft(hybrid[:, :, columns], (-2,))[:, rows]
+            if not bool(torch.view_as_real(calibration).any()):  # of an empty slice: any maps will do
+                return torch.full((1, volume.coils, height, width), volume.coils**-0.5, dtype=hybrid.dtype)
             return self._maps.get(calibration, (height, width), volume, number, region)
         except (InputError, NumericalError) as error:
             raise InputError(f"{volume.path.name}, slice {number}: {error}") from error
@@ -249,8 +251,10 @@ def read_slice(volume: Volume, number: int) -> tuple[Tensor, Tensor | None]:
     first, stop = volume.acquired
     acquired = kspace[:, :, first:stop]
     # one sample shows that a column is not empty; only where it is zero the others have to be looked at
-    if bool((acquired[0, volume.rows // 2] == 0).any()) and bool((acquired == 0).all(1).all(0).any()):
-        raise InputError(f"{where}: some columns of the k-space are empty; expected fully sampled data")
+    if bool((acquired[0, volume.rows // 2] == 0).any()):
+        empty = (acquired == 0).all(1).all(0)
+        if bool(empty.any()) and not bool(empty.all()):  # a slice without any signal is one all the same
+            raise InputError(f"{where}: some columns of the k-space are empty; expected fully sampled data")
     # a finite sum is quick to find and has finite terms only; the converse fails where it overflows
     values = torch.view_as_real(kspace)
     if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):

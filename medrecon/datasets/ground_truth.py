@@ -30,11 +30,14 @@ class GroundTruth(NamedTuple):
         File and slice.
     pixel_size
         In mm, 1 where the file does not say.
+    subject
+        Who is shown, so that nobody is both trained and validated on; empty where only the volume is known.
     """
 
     image: Tensor
     source: Source = UNKNOWN
     pixel_size: float = 1.0
+    subject: str = ""
 
 
 def load_ground_truth(
@@ -44,6 +47,7 @@ def load_ground_truth(
     modality: Literal["MR", "CT", "OT"] | None = None,
     mu_water: float = MU_WATER,
     on_damage: OnDamage = "stop",
+    subjects: str | None = None,
 ) -> list[GroundTruth]:
     """Read all slices of files and folders into memory, those without any signal and masks left out.
 
@@ -58,6 +62,9 @@ def load_ground_truth(
         Of files that do not say.
     mu_water
         Attenuation of water in 1/mm: CT numbers become attenuation.
+    subjects
+        Variable in array files that says for each slice who is shown, (slices,) or, in its first column,
+        (slices, n). Slices of a subject are a volume; files of one folder share their subjects.
     on_damage
         "skip" leaves out files that cannot be read, with a warning for each.
 
@@ -86,11 +93,13 @@ def load_ground_truth(
             masks.append(_shown(file, searched))
             continue
         size = float(volume.geometry.spacing[0])
-        found += [
-            GroundTruth(image, Source(_shown(file, searched), index), size)
-            for index, image in enumerate(slices)
-            if bool(image.abs().amax() > 0)
-        ]
+        name = _shown(file, searched)
+        shown = _subjects(file, subjects, len(slices))
+        for index, image in enumerate(slices):
+            if bool(image.abs().amax() > 0):
+                volume_name = name if shown is None else f"{name}, subject {shown[index]}"
+                subject = "" if shown is None else f"{file.parent}: {shown[index]}"
+                found.append(GroundTruth(image, Source(volume_name, index), size, subject))
     for note, count in assumed.items():
         _log.warning("%s: %s", "one file" if count == 1 else f"{count} files", note)
     if masks:
@@ -99,6 +108,22 @@ def load_ground_truth(
         names = ", ".join(map(str, searched)) or "an empty list"
         raise InputError(f"{names}: no image with any signal; expected files or folders of images")
     return found
+
+
+def _subjects(file: Path, key: str | None, slices: int) -> list[str] | None:
+    """Return who is shown on each slice, where the file has such a variable."""
+    if key is None or not file.name.lower().endswith((".npz", ".mat", ".h5")):
+        return None
+    from medrecon.io.readers.containers import load_array, open_arrays
+
+    with open_arrays(file) as arrays:
+        if key not in arrays.entries:
+            return None
+    numbers = load_array(file, key)
+    column = numbers.reshape(len(numbers), -1)[:, 0] if numbers.ndim else numbers.reshape(-1)
+    if len(column) != slices:
+        raise InputError(f"{file}: '{key}' names {len(column)} subjects, the file has {slices} slices")
+    return [str(number.item()) for number in column]
 
 
 def _is_mask(slices: Tensor) -> bool:

@@ -1,5 +1,7 @@
 """Measurements of known images, simulated anew whenever they are asked for."""
 
+import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +34,9 @@ class SimulatedDataset(Dataset[TrainingSample]):
     images
         The truth, for example of :func:`~medrecon.datasets.load_ground_truth`.
     recipe
-        Of the acquisition, see :func:`~medrecon.operators.recipes.load_recipe`.
+        Of the acquisition, see :func:`~medrecon.operators.recipes.load_recipe`; of several each sample draws
+        one, whose name becomes the ``acquisition`` of its source. Samples of one batch must have operators
+        of one class and shape, so several coil counts want a batch size of 1.
     patch
         Side of random square patches, which avoid air; None for whole slices.
     augment
@@ -42,10 +46,16 @@ class SimulatedDataset(Dataset[TrainingSample]):
     counts
         Of X-rays instead: range of the photons a ray without an object, drawn on a logarithmic scale,
         see :func:`~medrecon.simulation.photons.photon_counts`; measurements stay line integrals.
+    contrast
+        Largest change of the contrast: magnitudes m of an image with maximum 1 become m^γ, with log γ drawn
+        between plus and minus this.
     phase
         Whether real images get a smooth random phase where the operator wants complex ones.
     seed
         Of everything.
+    by_volume
+        Whether all slices of a volume are measured by the same one of several recipes, as scores per
+        volume need it.
 
     Examples
     --------
@@ -62,14 +72,16 @@ class SimulatedDataset(Dataset[TrainingSample]):
     def __init__(
         self,
         images: Sequence[GroundTruth],
-        recipe: Recipe,
+        recipe: Recipe | Sequence[Recipe],
         *,
         patch: int | None = None,
         augment: bool = False,
         noise: tuple[float, float] = (0.0, 0.0),
         counts: tuple[float, float] | None = None,
+        contrast: float = 0.0,
         phase: bool = True,
         seed: int = 0,
+        by_volume: bool = False,
     ) -> None:
         low, high = noise
         if not 0 <= low <= high < float("inf"):
@@ -84,11 +96,18 @@ class SimulatedDataset(Dataset[TrainingSample]):
                     f"SimulatedDataset: patch must lie between 1 and the size of the images, got {patch}{found}"
                 )
         self.images = images
-        self.recipe = recipe
+        self.recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
+        if not self.recipes or not 0 <= contrast < float("inf"):
+            raise UsageError(
+                f"SimulatedDataset: expected at least one recipe and contrast >= 0, got {len(self.recipes)} recipes "
+                f"and contrast {contrast}"
+            )
         self.patch = patch
         self.augment = augment
         self.noise = noise
         self.counts = counts
+        self.contrast = contrast
+        self.by_volume = by_volume
         self.phase = phase
         self.seed = seed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
@@ -114,13 +133,17 @@ class SimulatedDataset(Dataset[TrainingSample]):
         number = (self.seed * _PRIME + int(self._epoch)) * _PRIME + index
         generator = torch.Generator().manual_seed(number % 2**63)
         truth = self.images[index]
+        recipe = self._recipe(truth, generator)
         image = self._patch(truth.image, generator)
+        if self.contrast:
+            gamma = math.exp(self.contrast * (2 * float(torch.rand((), generator=generator)) - 1))
+            image = _with_contrast(image, gamma)
         if self.augment:
             quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
             image = torch.rot90(image, quarters if image.shape[0] == image.shape[1] else quarters // 2 * 2)
             image = image.flip(0) if mirrored else image
         height, width = image.shape
-        operator = self.recipe.draw((height, width), generator, pixel_size=truth.pixel_size)
+        operator = recipe.draw((height, width), generator, pixel_size=truth.pixel_size)
         if operator.image_dtype.is_complex and not image.is_complex():
             turn = smooth_phase((height, width), generator) if self.phase else torch.zeros(height, width)
             image = torch.polar(image.float(), turn)
@@ -130,11 +153,21 @@ class SimulatedDataset(Dataset[TrainingSample]):
         measurements = simulate(target, operator, noise=level, generator=generator).measurements
         if self.counts is not None:
             measurements = self._photons(measurements, operator, generator)
-        return TrainingSample(measurements, operator, target, truth.source)
+        source = truth.source if len(self.recipes) == 1 else truth.source._replace(acquisition=recipe.name)
+        return TrainingSample(measurements, operator, target, source)
+
+    def _recipe(self, truth: GroundTruth, generator: torch.Generator) -> Recipe:
+        if len(self.recipes) == 1:
+            return self.recipes[0]
+        if self.by_volume:
+            name = f"{self.seed} {truth.source.volume}"
+            return self.recipes[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(self.recipes)]
+        return self.recipes[int(torch.randint(len(self.recipes), (1,), generator=generator))]
 
     def _photons(self, lines: Tensor, operator: LinearOperator, generator: torch.Generator) -> Tensor:
         if self.counts is None or not isinstance(operator, XRayTransform):
-            raise UsageError(f"SimulatedDataset: counts are for X-rays, recipe {self.recipe.name!r} is no CT")
+            names = ", ".join(repr(recipe.name) for recipe in self.recipes)
+            raise UsageError(f"SimulatedDataset: counts are for X-rays, recipe {names} is no CT")
         low, high = self.counts
         photons = low * (high / low) ** float(torch.rand((), generator=generator))
         return line_integrals(photon_counts(lines, counts=photons, generator=generator), i0=photons)[0].to(lines.dtype)
@@ -155,3 +188,13 @@ class SimulatedDataset(Dataset[TrainingSample]):
             for place, length in zip((row, column), image.shape, strict=True)
         )
         return image[top : top + size, left : left + size]
+
+
+def _with_contrast(image: Tensor, gamma: float) -> Tensor:
+    """Return the image with magnitudes (m / max m)^γ · max m, its sign or phase unchanged."""
+    magnitude = image.abs()
+    peak = magnitude.amax()
+    if not bool(peak > 0):
+        return image
+    relative = magnitude / peak
+    return image * torch.where(relative > 0, relative, 1) ** (gamma - 1)

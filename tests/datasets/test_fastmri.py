@@ -578,3 +578,18 @@ def test_equal_names_in_two_folders(fastmri_folder):
     assert all(data[index].source.volume == data.volume_of(index) for index in range(4))
     first, second = data[0], data[2]  # the mask goes by the name of the file, as fastMRI's does
     assert torch.equal(first.operator.mask, second.operator.mask)
+
+
+@pytest.mark.parametrize("kind", ["multi", "single"])
+def test_a_slice_without_signal(fastmri_file, kind):
+    """Such slices exist at the ends of volumes: they are trained on and judged like all others."""
+    path = fastmri_file(kind)
+    with h5py.File(path, "r+") as file:
+        for name in ("kspace", "reconstruction_rss"):
+            file[name][0] = 0
+        if kind == "single":
+            file["reconstruction_esc"][0] = 0
+    sample = dataset(path, kind)[0]
+    for tensor in (sample.measurements, sample.target, sample.reference):
+        assert not tensor.any()
+    assert torch.isfinite(sample.operator(torch.ones_like(sample.target)).abs()).all()

@@ -88,6 +88,42 @@ class TestSimulatedDataset:
             seen.add(tuple(data[0].target.flatten().tolist()))
         assert len(seen) == 8
 
+    def test_several_recipes(self, images):
+        """Each sample draws one; a validation set measures a whole volume alike."""
+        recipes = [load_recipe(name) for name in ("mri-singlecoil-4x", "mri-radial-8x", "mri-cartesian-4x")]
+        data, seen = SimulatedDataset(images, recipes), set()
+        for epoch in range(12):
+            data.set_epoch(epoch)
+            sample = data[0]
+            seen.add(sample.source.acquisition)
+            assert sample.measurements.shape[1] == (1 if "singlecoil" in sample.source.acquisition else 8)
+        assert seen == {recipe.name for recipe in recipes}
+        volumes = [GroundTruth(images[index % 4].image, Source(f"volume {index // 4}", index)) for index in range(24)]
+        names = [sample.source.acquisition for sample in SimulatedDataset(volumes, recipes, by_volume=True)]
+        assert all(len(set(names[start : start + 4])) == 1 for start in range(0, 24, 4))
+        assert len(set(names)) > 1
+
+    def test_contrast(self, images):
+        """m to the power of γ, log γ uniform between ± 0.5; the phase stays."""
+        data = SimulatedDataset(images, MRI, contrast=0.5, phase=False)
+        plain, exponents = images[0].image, []
+        for epoch in range(40):
+            data.set_epoch(epoch)
+            target = data[0].target[0, 0].real
+            inside = (plain > 0.1) & (plain < 0.9 * plain.max())
+            ratio = torch.log(target[inside] / plain.max()) / torch.log(plain[inside] / plain.max())
+            assert float(ratio.std()) < 1e-4
+            exponents.append(math.log(float(ratio.mean())))
+        assert max(map(abs, exponents)) <= 0.5
+        assert min(exponents) < -0.25
+        assert max(exponents) > 0.25
+        signed = SimulatedDataset(
+            [GroundTruth(torch.tensor([[-4.0, 0.0], [1.0, 2.0]]))], load_recipe("block-cs-50"), contrast=1.0
+        )
+        target = signed[0].target[0, 0]
+        assert float(target[0, 0]) == pytest.approx(-4)
+        assert float(target[0, 1]) == 0
+
     def test_noise_level(self, images):
         recipe = load_recipe("block-cs-50")
         clean, noisy = (SimulatedDataset(images, recipe, noise=(level, level))[0] for level in (0.0, 0.05))
@@ -122,6 +158,7 @@ class TestSimulatedDataset:
             ({"patch": 0}, r"got 0"),
             ({"noise": (0.2, 0.1)}, r"noise is a range \(low, high\)"),
             ({"noise": (0.0, math.inf)}, r"noise is a range"),
+            ({"contrast": -1.0}, r"expected at least one recipe and contrast >= 0, got 1 recipes and contrast -1.0"),
             ({"counts": (0.0, 5.0)}, r"counts is a range \(low, high\)"),
         ],
     )
@@ -182,6 +219,37 @@ class TestGroundTruth:
         np.save(tmp_path / "hu.npy", np.full((1, 4, 4), 1000.0, np.float32))
         (truth,) = load_ground_truth([tmp_path / "hu.npy"], modality="CT", mu_water=0.02)
         assert torch.allclose(truth.image, torch.full((4, 4), 0.04))
+
+    def test_subjects(self, tmp_path):
+        """Two orientations of the same people: a volume each, and nobody on both sides of a split."""
+        rng = np.random.default_rng(0)
+        who = np.array([[3, 0], [3, 1], [5, 0], [5, 1]])
+        for name in ("axial", "sagittal"):
+            np.savez(tmp_path / f"{name}.npz", images=rng.random((4, 20, 18), dtype=np.float32), subject_slice=who)
+        found = load_ground_truth([tmp_path], subjects="subject_slice")
+        assert [str(truth.source) for truth in found[:3]] == [
+            "axial.npz, subject 3, slice 0", "axial.npz, subject 3, slice 1", "axial.npz, subject 5, slice 2",
+        ]  # fmt: skip
+        assert found[0].subject == found[4].subject != found[2].subject
+        assert load_ground_truth([tmp_path / "axial.npz"], subjects="nobody")[0].subject == ""
+        np.savez(tmp_path / "axial.npz", images=rng.random((4, 20, 18), dtype=np.float32), subject_slice=who[:3])
+        with pytest.raises(InputError, match=r"'subject_slice' names 3 subjects, the file has 4 slices"):
+            load_ground_truth([tmp_path / "axial.npz"], subjects="subject_slice")
+
+    def test_masks_and_damaged_files_are_left_out(self, tmp_path, caplog):
+        rng = np.random.default_rng(0)
+        np.save(tmp_path / "image.npy", rng.random((20, 18), dtype=np.float32))
+        np.save(tmp_path / "mask.npy", (rng.random((20, 18)) < 0.3).astype(np.float32))
+        (tmp_path / "damaged.npy").write_bytes(b"\x93NUMPY" + bytes(20))
+        with pytest.raises(InputError, match=r"damaged.npy"):
+            load_ground_truth([tmp_path])
+        (truth,) = load_ground_truth([tmp_path], on_damage="skip")
+        assert truth.source.volume == "image.npy"
+        messages = [record.getMessage() for record in caplog.records]
+        assert any(
+            "1 files hold two values only, so they are masks and left out: mask.npy" in text for text in messages
+        )
+        assert any(text.startswith("left out: ") and "damaged.npy" in text for text in messages)
 
     def test_ct_numbers_become_attenuation(self, shared_data):
         folder = shared_data / "ct_images" / "pydicom_small"

@@ -7,7 +7,7 @@ import torch
 
 from medrecon.datasets import TrainingBatch
 from medrecon.errors import InputError, OperatorError, UsageError
-from medrecon.models import ReconstructionModel, UNetBaseline, UnrolledNetwork
+from medrecon.models import ReconstructionModel, UNetBaseline, UnrolledNetwork, build_model
 from medrecon.models.padded_unet import PaddedUNet
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, ParallelBeam2D
 
@@ -248,3 +248,22 @@ def test_padding_does_not_move_the_image():
 def test_the_base_class_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         ReconstructionModel()
+
+
+@pytest.mark.parametrize("name", ["idm", "unet", "varnet"])
+def test_nothing_gives_nothing(name):
+    torch.manual_seed(0)
+    model = build_model(name, image_channels=2, preset="tiny")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    operator = CartesianMRI(torch.rand(24, 20) < 0.5)
+    data = operator(torch.randn(2, 1, 24, 20, dtype=torch.complex64)) * torch.tensor([0.0, 1e-5]).reshape(2, 1, 1, 1)
+    images = model(data, operator)
+    assert not images[0].any()
+    assert images[1].abs().max() > 0
+    batch = TrainingBatch(data, operator, torch.zeros(2, 1, 24, 20, dtype=torch.complex64))
+    loss = model.training_loss(batch)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)

@@ -26,9 +26,16 @@ from medrecon.datasets import (
 from medrecon.datasets.source import distinct_names
 from medrecon.errors import InputError, UsageError
 from medrecon.io.options import ReadOptions
-from medrecon.operators.recipes import load_recipe
+from medrecon.operators.recipes import Recipe, load_recipe
 from medrecon.operators.samplers.registry import make_sampler
-from medrecon.pipelines.training.recipe import FastMRIData, ImageData, PhantomData, ScanData, TrainingRecipe
+from medrecon.pipelines.training.recipe import (
+    FastMRIData,
+    ImageData,
+    OperatorCard,
+    PhantomData,
+    ScanData,
+    TrainingRecipe,
+)
 from medrecon.simulation import brain_phantom, random_ellipses
 
 Data = FastMRIDataset | SimulatedDataset | ScanDataset
@@ -188,7 +195,7 @@ def _volumes(data: FastMRIData, paths: Iterable[Path], progress: Progress | None
 
 def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> TrainingData:
     images = _phantoms(data, recipe.seed) if isinstance(data, PhantomData) else _images(data, _given(data.train))
-    names = [truth.source.volume for truth in images]
+    names = [truth.subject or truth.source.volume for truth in images]
     if isinstance(data.validation, float):
         train, held = _split(images, names, data.validation, recipe.seed)
     elif isinstance(data, ImageData):
@@ -214,18 +221,30 @@ def _simulated_set(
 ) -> SimulatedDataset:
     return SimulatedDataset(
         images,
-        load_recipe(data.operator),
+        _operators(data.operator),
         patch=data.patch if training else None,
         augment=data.augment and training,
         noise=data.noise,
         counts=data.counts,
+        contrast=data.contrast if training else 0.0,
+        by_volume=not training,
         phase=data.phase,
         seed=recipe.seed if training else recipe.seed + 1,
     )
 
 
+def _operators(cards: OperatorCard | Sequence[OperatorCard]) -> list[Recipe]:
+    several = [cards] if isinstance(cards, str | dict) else cards
+    return [
+        load_recipe(card) if isinstance(card, str) else Recipe.from_dict(card, f"data.operator, card {number}")
+        for number, card in enumerate(several, start=1)
+    ]
+
+
 def _images(data: ImageData, paths: Iterable[Path]) -> list[GroundTruth]:
-    return load_ground_truth(paths, key=data.key, modality=data.modality, on_damage=data.on_damage)
+    return load_ground_truth(
+        paths, key=data.key, modality=data.modality, on_damage=data.on_damage, subjects=data.subjects
+    )
 
 
 def _large_enough(images: list[GroundTruth], patch: int | None) -> list[GroundTruth]:

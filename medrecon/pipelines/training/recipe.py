@@ -22,6 +22,7 @@ def _several(value: object) -> object:
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
 Range = tuple[float, float]
+OperatorCard = str | dict[str, Any]
 
 
 class _Part(BaseModel):
@@ -66,8 +67,9 @@ class FastMRIData(_Data):
 class _Simulated(_Data):
     validation_slices: Annotated[int, Field(gt=0)] | None = None
     """Validate on at most so many slices, spread over the volumes; all by default."""
-    operator: str
-    """Recipe of the acquisition: a name that 'medrecon operators' lists, or a YAML file."""
+    operator: OperatorCard | Annotated[tuple[OperatorCard, ...], Field(min_length=1)]
+    """Recipe of the acquisition: a name that 'medrecon operators' lists, a YAML file, or a card; of several each
+    slice draws one."""
     patch: Annotated[int, Field(gt=0)] | None = None
     """Side of random patches to train on; validation takes whole slices."""
     augment: bool = True
@@ -76,6 +78,8 @@ class _Simulated(_Data):
     """Range of the relative noise."""
     counts: Range | None = None
     """Range of the photons a ray, for CT."""
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    """Largest change of contrast in training: intensities to the power of exp(± this)."""
     phase: bool = True
     """Give real images a smooth random phase where the operator wants complex ones."""
 
@@ -88,6 +92,8 @@ class ImageData(_Simulated):
     """Files, or folders that are searched."""
     key: str | None = None
     """Variable in array files."""
+    subjects: str | None = None
+    """Variable in array files that names who is shown on each slice: nobody is on both sides."""
     modality: Literal["MR", "CT", "OT"] | None = None
     """Of files that do not say; CT numbers become attenuation."""
 

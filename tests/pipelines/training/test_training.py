@@ -167,6 +167,24 @@ class TestRun:
         image = Reconstruct(checkpoint=tmp_path / "run")(MetaTensor(torch.from_numpy(array), meta=meta))
         assert np.allclose(image[0].numpy().transpose(2, 1, 0), expected, rtol=1e-5, atol=1e-9)
 
+    def test_one_network_for_several_operators(self, recipe, tmp_path):
+        """Two subjects in two files each, all of one subject held out; coils and lines drawn for every slice."""
+        rng = np.random.default_rng(0)
+        (tmp_path / "images").mkdir()
+        for name in ("axial", "coronal"):
+            arrays = {"images": rng.random((4, 24, 20), dtype=np.float32), "who": np.array([1, 1, 2, 2])}
+            np.savez(tmp_path / "images" / f"{name}.npz", **arrays)
+        coils = {"name": "coils", "description": "3 coils", "operator": "cartesian-mri", "coils": {"count": 3}}
+        coils["mask"] = {"sampler": "random", "acceleration": 2, "center_fraction": 0.2}
+        data = {"kind": "images", "train": str(tmp_path / "images"), "subjects": "who", "contrast": 0.3}
+        changes = {"data": {**data, "operator": ["mri-singlecoil-4x", coils]}, "training.batch_size": 1}
+        run(recipe({**changes, "training.epochs": 1}), tmp_path / "run")
+        (verdict,) = lines(tmp_path / "run", "validation")
+        (number,) = {volume.rpartition(" ")[2] for volume in verdict["volumes"]}
+        assert set(verdict["volumes"]) == {f"axial.npz, subject {number}", f"coronal.npz, subject {number}"}
+        groups = {score.acquisition for score in judge(tmp_path / "run").verdict.scores}
+        assert groups <= {"coils", "mri-singlecoil-4x"}
+
     def test_mixed_sizes_in_one_folder(self, fastmri_recipe, fastmri_folder, tmp_path):
         folder = fastmri_folder("multi", 3, 2)
         other = fastmri_folder("brain", 3, 2, name="other")
