@@ -29,7 +29,12 @@ def evaluate(
     ] = None,
     reference_slices: Slices = None,
     data: Annotated[
-        list[Path] | None, Parameter(help="Of a run: what to judge its model on; by default what it held out.")
+        list[Path] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Of a run: what to judge its model on; by default what it held out.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, Parameter(alias="-o", help="Of a run: folder for evaluation.json and evaluation.png.")

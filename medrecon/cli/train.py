@@ -19,9 +19,15 @@ def train(
     ] = None,
     /,
     *changes: Changes,
-    data: Annotated[list[Path] | None, Parameter(help="Files or folders to train on (data.train).")] = None,
+    data: Annotated[
+        list[Path] | None,
+        Parameter(negative="", consume_multiple=True, help="Files or folders to train on (data.train)."),
+    ] = None,
     validation: Annotated[
-        list[Path] | None, Parameter(help="Files or folders to validate on; by default a tenth is held out.")
+        list[Path] | None,
+        Parameter(
+            negative="", consume_multiple=True, help="Files or folders to validate on; by default a tenth is held out."
+        ),
     ] = None,
     output: Annotated[Path | None, Parameter(alias="-o", help="Folder of the run; a new one.")] = None,
     resume: Annotated[Path | None, Parameter(help="Folder of a run to go on with, instead of a recipe.")] = None,

@@ -105,6 +105,11 @@ def test_keys_and_dry_run(medrecon, card):
     assert code == 0
     assert "training.learning_rate" in out
     assert "data.readout_patch" in out
+    code, out, _ = medrecon(
+        "train", "mri-images", "--data", "a", "b", "--dry-run", "--training.epochs=2", "--data", "c"
+    )
+    assert code == 0
+    assert yaml.safe_load(out)["data"]["train"] == ["a", "b", "c"]
     code, out, _ = medrecon("train", card, "--dry-run", "--validation", "elsewhere", "--data.augment", "false")
     assert code == 0
     shown = yaml.safe_load(out)
