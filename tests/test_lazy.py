@@ -14,7 +14,7 @@ def test_unknown_names_fail_as_usual():
         medrecon.operators.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("package", ["io", "operators", "reconstructors"])
+@pytest.mark.parametrize("package", ["datasets", "io", "models", "operators", "pipelines", "reconstructors"])
 def test_everything_announced_is_there(package):
     module = __import__(f"medrecon.{package}", fromlist=["x"])
     assert module.__all__ == sorted(module.__all__)

@@ -22,7 +22,17 @@ def python(*arguments, **options):
 
 
 @pytest.mark.parametrize(
-    "name", ["medrecon", "medrecon.io", "medrecon.operators", "medrecon.models", "medrecon.datasets", "medrecon.cli"]
+    "name",
+    [
+        "medrecon",
+        "medrecon.io",
+        "medrecon.operators",
+        "medrecon.models",
+        "medrecon.datasets",
+        "medrecon.pipelines",
+        "medrecon.pipelines.bundle",
+        "medrecon.cli",
+    ],
 )
 def test_import_is_light(name):
     code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
