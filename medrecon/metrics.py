@@ -5,7 +5,7 @@ Both volumes are first cropped to the centre (W, W), W the last axis of the targ
 comparable with published ones only under these definitions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,17 @@ def ssim(target: Volume, image: Volume) -> float:
 
 
 METRICS: Mapping[str, Callable[[Volume, Volume], float]] = {"nmse": nmse, "psnr": psnr, "ssim": ssim}
+
+
+def over_volumes(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over volumes, and with ``_2std`` twice the standard deviation of several."""
+    summary: dict[str, float] = {}
+    for name in METRICS if scores else ():
+        values = [score[name] for score in scores]
+        summary[name] = float(np.mean(values))
+        if len(values) > 1:
+            summary[f"{name}_2std"] = 2 * float(np.std(values))
+    return summary
 
 
 def centre_crop(volume: Volume, rows: int, columns: int) -> Volume:

@@ -77,7 +77,7 @@ def evaluate(
     if changes or data or output is not None:
         given = [*changes[:1], *(["--data"] if data else []), *(["--output"] if output is not None else [])]
         raise UsageError(f"{given[0]}: is for the folder of a training run, without --reference")
-    from medrecon.metrics import evaluate_volume
+    from medrecon.metrics import evaluate_volume, over_volumes
 
     # what readers say of geometry is beside the point when pixel values are compared
     logging.getLogger("medrecon").setLevel(logging.ERROR)
@@ -93,7 +93,7 @@ def evaluate(
             target, estimate = target + 1000, estimate + 1000
         scores = evaluate_volume(target, estimate)
         rows.append((image.name, {**scores, "data_range": float(target.max())}))
-    summary = _summary([scores for _, scores in rows])
+    summary = over_volumes([scores for _, scores in rows])
     if as_json:
         print_json({**summary, "volumes": [{"volume": name, **scores} for name, scores in rows]})
         return
@@ -144,18 +144,6 @@ def _volume(path: Path, *, reference: bool = False) -> "NDArray[np.float32]":
         if scan.reference is not None:
             return np.stack([scan.reference[index].numpy() for index in range(len(scan.reference))])
     return load_image(path).magnitude
-
-
-def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
-    import numpy as np
-
-    summary: dict[str, float] = {}
-    for name in ("nmse", "psnr", "ssim"):
-        values = [row[name] for row in rows]
-        summary[name] = float(np.mean(values))
-        if len(rows) > 1:
-            summary[f"{name}_2std"] = 2 * float(np.std(values))
-    return summary
 
 
 def _number(name: str, value: float) -> str:

@@ -12,10 +12,12 @@ from torch.utils.data import Dataset
 
 from medrecon.datasets.batch import TrainingSample, centre_magnitude
 from medrecon.datasets.damage import Damage, OnDamage
+from medrecon.datasets.draws import Draws
 from medrecon.datasets.maps_cache import MapsCache
 from medrecon.datasets.source import Source, distinct_names
 from medrecon.datasets.volume_index import Volume
 from medrecon.errors import InputError, NumericalError, UsageError
+from medrecon.io.oversampling import central_rows
 from medrecon.operators.cartesian_mri import CartesianMRI
 from medrecon.operators.coils import CalibrationRegion, MapMethod, find_calibration_region
 from medrecon.operators.fourier import centred_fft, centred_ifft
@@ -24,7 +26,6 @@ from medrecon.operators.samplers.fastmri import FastMRILines
 
 _LEAST_CALIBRATION = 4
 _MOST_CALIBRATION = 24
-_PRIME = 1_000_003
 
 
 class _Lines(NamedTuple):
@@ -115,7 +116,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
                     f"FastMRIDataset: readout_patch must lie between 1 and the rows of images, got {readout_patch}; "
                     f"{volume.path.name} has {rows}"
                 )
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
+        self._draws = Draws(seed)
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -123,7 +124,7 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other masks from now on, in running workers as well."""
-        self._epoch.fill_(epoch)
+        self._draws.set_epoch(epoch)
 
     def volume_of(self, index: int) -> str:
         """Return which volume a sample belongs to."""
@@ -140,11 +141,10 @@ class FastMRIDataset(Dataset[TrainingSample | None]):
 
     def _sample(self, index: int) -> TrainingSample:
         volume, number = self._items[index]
-        drawn = (self.seed * _PRIME + int(self._epoch)) * _PRIME + index
-        generator = torch.Generator().manual_seed(drawn % 2**63)
+        generator = self._draws.generator(index)
         kspace, reference = read_slice(volume, number)
         lines = self._lines(volume, generator)
-        hybrid = _rows_of_centre(centred_ifft(kspace, (-2,)), self._rows(volume))
+        hybrid = central_rows(centred_ifft(kspace, (-2,)), self._rows(volume))
         maps = self._maps_of(hybrid, lines, volume, number)
         images, maps, changed = self._augmented(centred_ifft(hybrid, (-1,)), maps, generator)
         if changed or reference is None:
@@ -280,8 +280,3 @@ def _measured(hybrid: Tensor, mask: Tensor) -> Tensor:
     kspace = torch.zeros_like(hybrid)
     kspace[..., lines] = centred_fft(hybrid[..., lines], (-2,))
     return kspace
-
-
-def _rows_of_centre(images: Tensor, rows: int) -> Tensor:
-    top = (images.shape[-2] - rows) // 2
-    return images[..., top : top + rows, :]

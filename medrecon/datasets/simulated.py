@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medrecon.datasets.batch import TrainingSample
+from medrecon.datasets.draws import Draws
 from medrecon.datasets.ground_truth import GroundTruth
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
@@ -19,7 +20,6 @@ from medrecon.simulation import simulate, smooth_phase
 from medrecon.simulation.photons import photon_counts
 
 _TRIES = 8
-_PRIME = 1_000_003
 
 
 class SimulatedDataset(Dataset[TrainingSample]):
@@ -110,7 +110,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         self.by_volume = by_volume
         self.phase = phase
         self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
+        self._draws = Draws(seed)
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -118,7 +118,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other patches, masks and noise from now on, in running workers as well."""
-        self._epoch.fill_(epoch)
+        self._draws.set_epoch(epoch)
 
     def volume_of(self, index: int) -> str:
         """Return which volume a sample belongs to."""
@@ -130,8 +130,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
 
     def __getitem__(self, index: int) -> TrainingSample:
         """Return a measured slice."""
-        number = (self.seed * _PRIME + int(self._epoch)) * _PRIME + index
-        generator = torch.Generator().manual_seed(number % 2**63)
+        generator = self._draws.generator(index)
         truth = self.images[index]
         recipe = self._recipe(truth, generator)
         image = self._patch(truth.image, generator)

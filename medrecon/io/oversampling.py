@@ -9,15 +9,20 @@ from medrecon.io.scan import CartesianAcquisition, Scan, SliceStack
 from medrecon.operators.fourier import centred_fft, centred_ifft
 
 
+def central_rows(images: Tensor, rows: int) -> Tensor:
+    """Return the rows (..., rows, W) of images (..., H, W) that start at (H - rows) // 2."""
+    top = (images.shape[-2] - rows) // 2
+    return images[..., top : top + rows, :]
+
+
 def crop_readout(kspace: Tensor, rows: int) -> Tensor:
     """Return the k-space (..., rows, W) of the central rows of an image, from fully sampled read-outs (..., H, W).
 
-    F C F⁻¹ along the read-out, C the crop that starts at (H - rows) // 2: exact, for every read-out is complete.
+    F C F⁻¹ along the read-out, C the crop of :func:`central_rows`: exact, for every read-out is complete.
     """
     if rows == kspace.shape[-2]:
         return kspace
-    top = (kspace.shape[-2] - rows) // 2
-    return centred_fft(centred_ifft(kspace, (-2,))[..., top : top + rows, :], (-2,))
+    return centred_fft(central_rows(centred_ifft(kspace, (-2,)), rows), (-2,))
 
 
 def without_readout_oversampling(scan: Scan) -> Scan:
@@ -35,8 +40,7 @@ def without_readout_oversampling(scan: Scan) -> Scan:
         return scan
     maps = acquisition.maps
     if maps is not None:
-        top = (height - rows) // 2
-        maps = maps[..., top : top + rows, :]
+        maps = central_rows(maps, rows)
     stack = scan.measurements
     cropped = SliceStack(len(stack), (coils, rows, width), lambda index: crop_readout(stack[index], rows))
     mask = acquisition.mask

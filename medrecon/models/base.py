@@ -16,6 +16,7 @@ from medrecon.errors import OperatorError
 from medrecon.models.files import load_model, save_model
 from medrecon.models.injector import real_channels
 from medrecon.models.losses import Loss, image_loss
+from medrecon.models.presets import named_preset
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import intensity_scale
 from medrecon.operators.solvers import per_sample
@@ -37,17 +38,17 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
     arguments are JSON and among them ``image_channels`` (real ones: 2 for a complex image) and
     ``intensity`` (what becomes 1 in the network; None estimates it for each sample). No sub-module or
     parameter bears the name of an argument: diffusers would confuse them. Subclasses define ``_images``
-    and ``preset_config``, and :func:`~medrecon.models.register_model` gives them a name.
+    and the table ``_PRESETS`` (or ``preset_config``), and :func:`~medrecon.models.register_model` gives them a name.
     """
 
     registered_name: ClassVar[str | None] = None
+    _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {}
 
     @abstractmethod
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         """Return N(ỹ, Ã, x_init): images (B', image_channels, H, W) like ``initial``, for ‖Ã‖ <= 1."""
 
     @classmethod
-    @abstractmethod
     def preset_config(
         cls, name: str, *, image_channels: int = 1, parameters: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         UsageError
             For an unknown name, with those that there are.
         """
+        return {**named_preset(name, cls._PRESETS), "image_channels": image_channels, **(parameters or {})}
 
     @classmethod
     def from_preset(cls, name: str, *, image_channels: int = 1) -> Self:

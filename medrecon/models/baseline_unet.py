@@ -8,7 +8,6 @@ from torch import Tensor
 
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.padded_unet import PaddedUNet
-from medrecon.models.presets import named_preset
 from medrecon.models.registry import register_model
 from medrecon.models.step import consistent
 from medrecon.operators.base import LinearOperator
@@ -53,7 +52,7 @@ class UNetBaseline(ReconstructionModel):
     torch.Size([3, 1, 9, 7])
     """
 
-    _PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+    _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {
         "base": {"features": [32, 64, 128, 256, 512, 32]},
         "small": {},
         "tiny": {"features": [4, 4, 8, 8, 8, 4]},
@@ -70,13 +69,6 @@ class UNetBaseline(ReconstructionModel):
     ) -> None:
         super().__init__()
         self.unet = PaddedUNet(image_channels, features)
-
-    @classmethod
-    def preset_config(
-        cls, name: str, *, image_channels: int = 1, parameters: Mapping[str, object] | None = None
-    ) -> dict[str, Any]:
-        """Return the configuration "base", "small" or "tiny", changed by parameters of the constructor."""
-        return {**named_preset(name, cls._PRESETS), "image_channels": image_channels, **(parameters or {})}
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         x = initial + self.unet(initial)

@@ -12,7 +12,6 @@ from medrecon.errors import UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.injector import on_image
 from medrecon.models.padded_unet import PaddedUNet
-from medrecon.models.presets import named_preset
 from medrecon.models.registry import register_model
 from medrecon.operators.base import LinearOperator
 
@@ -65,7 +64,7 @@ class UnrolledNetwork(ReconstructionModel):
     """
 
     memory: UnrolledMemory = "none"
-    _PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+    _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {
         "base": {"cascades": 8, "features": [24, 32, 64, 128, 160, 24]},
         "small": {},
         "tiny": {"cascades": 2, "features": [4, 4, 8, 8, 8, 4]},
@@ -84,13 +83,6 @@ class UnrolledNetwork(ReconstructionModel):
             raise ValueError(f"UnrolledNetwork: cascades must be at least 1, got {cascades}")
         self.networks = nn.ModuleList(PaddedUNet(image_channels, features) for _ in range(cascades))
         self.eta = nn.Parameter(torch.ones(cascades))
-
-    @classmethod
-    def preset_config(
-        cls, name: str, *, image_channels: int = 1, parameters: Mapping[str, object] | None = None
-    ) -> dict[str, Any]:
-        """Return the configuration "base", "small" or "tiny", changed by parameters of the constructor."""
-        return {**named_preset(name, cls._PRESETS), "image_channels": image_channels, **(parameters or {})}
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         if self.memory not in get_args(UnrolledMemory):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from medrecon.datasets.source import Source
 from medrecon.errors import MedreconError
-from medrecon.metrics import METRICS, evaluate_volume
+from medrecon.metrics import evaluate_volume, over_volumes
+from medrecon.pipelines.training.processes import Processes
 
 GREATER_IS_BETTER: Mapping[str, bool] = {"nmse": False, "psnr": True, "ssim": True}
 
@@ -90,6 +91,12 @@ class VolumeScores:
         self.finished[source.volume] = score
 
 
+def gathered(scores: VolumeScores, processes: Processes) -> tuple[list[VolumeScore], list[str]]:
+    """Return the scores of all processes, and the volumes of which slices are missing; all must call this."""
+    found = processes.gather((scores.finished, scores.unfinished()))
+    return merged(part for part, _ in found), sorted({name for _, names in found for name in names})
+
+
 def merged(parts: Iterable[Mapping[str, VolumeScore]]) -> list[VolumeScore]:
     """Return the scores of several processes by name, each volume once."""
     together: dict[str, VolumeScore] = {}
@@ -100,14 +107,7 @@ def merged(parts: Iterable[Mapping[str, VolumeScore]]) -> list[VolumeScore]:
 
 def summary(scores: Iterable[VolumeScore]) -> dict[str, float]:
     """Return means over volumes, and with ``_2std`` twice the standard deviation where there are several."""
-    usable = [score.scores for score in scores if not score.error]
-    result: dict[str, float] = {}
-    for name in METRICS if usable else ():
-        values = [score[name] for score in usable]
-        result[name] = float(np.mean(values))
-        if len(values) > 1:
-            result[f"{name}_2std"] = 2 * float(np.std(values))
-    return result
+    return over_volumes([score.scores for score in scores if not score.error])
 
 
 def groups(scores: Iterable[VolumeScore]) -> dict[tuple[str, float | None], list[VolumeScore]]:

@@ -6,14 +6,12 @@ from medrecon.lazy import lazy_names
 
 if TYPE_CHECKING:
     from medrecon.pipelines.bundle.data import judged_slices, part_of, slice_loader, start_run, trained_recipe
-    from medrecon.pipelines.bundle.handlers import AfterStep, ModelSaver, NewEpoch, ScoreWriter, VolumeQuality
+    from medrecon.pipelines.bundle.handlers import ModelSaver, ScoreWriter, VolumeQuality
     from medrecon.pipelines.bundle.inference import MeasurementReader, NiftiWriter, VolumeNetwork, measured_files
 
 _MODULES = {
-    "AfterStep": "handlers",
     "MeasurementReader": "inference",
     "ModelSaver": "handlers",
-    "NewEpoch": "handlers",
     "NiftiWriter": "inference",
     "ScoreWriter": "handlers",
     "VolumeNetwork": "inference",
@@ -27,10 +25,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "AfterStep",
     "MeasurementReader",
     "ModelSaver",
-    "NewEpoch",
     "NiftiWriter",
     "ScoreWriter",
     "VolumeNetwork",

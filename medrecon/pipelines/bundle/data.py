@@ -26,15 +26,7 @@ def start_run(folder: Path | str, recipe: TrainingRecipe, data: TrainingData, pr
         if path.is_dir() and any(path.iterdir()):
             raise InputError(f"{path}: is there already and not empty; choose another --output_dir")
         run.create(recipe)
-        run.record_start(
-            {
-                "fingerprint": data.fingerprint,
-                "data": data.description,
-                "seed": recipe.seed,
-                "processes": processes.world,
-                "device": str(processes.device),
-            }
-        )
+        run.record_start(recipe, data, processes)
         _log.info("%s", data.description)
     return run
 
@@ -69,10 +61,7 @@ def slice_loader(dataset: Data, recipe: TrainingRecipe, processes: Processes, *,
     A process without a volume to validate gets one empty batch: MONAI's evaluator does not run on none, and the
     others would wait for it.
     """
-    workers = recipe.training.workers if training else min(1, recipe.training.workers)
-    loader = data_loader(
-        dataset, recipe, training=training, rank=processes.rank, world=processes.world, workers=workers
-    )
+    loader = data_loader(dataset, recipe, training=training, rank=processes.rank, world=processes.world)
     if len(loader):
         return loader
     return DataLoader(cast(Any, dataset), batch_sampler=cast(Any, [[]]), collate_fn=collate)

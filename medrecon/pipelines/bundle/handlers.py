@@ -5,77 +5,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch.optim.lr_scheduler import LRScheduler
-
-from medrecon.datasets.sampler import VolumeBatchSampler
 from medrecon.errors import InputError, NumericalError
 from medrecon.io.writers.atomic import atomic_path
 from medrecon.models.base import ReconstructionModel
 from medrecon.pipelines.bundle.data import Loader
-from medrecon.pipelines.scores import VolumeScores, merged, summary
-from medrecon.pipelines.training.average import WeightAverage
+from medrecon.pipelines.scores import VolumeScores, gathered, summary
 from medrecon.pipelines.training.processes import Processes
 from medrecon.pipelines.training.recipe import TrainingRecipe
 from medrecon.pipelines.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
-
-
-class AfterStep:
-    """``after_step`` of :class:`~medrecon.pipelines.training.steps.TrainingStep`: schedule and averaged weights.
-
-    Parameters
-    ----------
-    model
-        That is trained, on its device.
-    schedule
-        Moved on by every step.
-    ema
-        Decay of the averaged weights; None for none.
-
-    Attributes
-    ----------
-    judged
-        The model that is validated and saved: the averaged one where there is one.
-    """
-
-    def __init__(self, model: ReconstructionModel, schedule: LRScheduler, ema: float | None) -> None:
-        self._model = model
-        self._schedule = schedule
-        self._average = None if ema is None else WeightAverage(model, ema)
-        self.judged = model if self._average is None else self._average.model
-
-    def __call__(self) -> None:
-        """Move on."""
-        self._schedule.step()
-        if self._average is not None:
-            self._average.update(self._model)
-
-
-class NewEpoch:
-    """Handler of the trainer: other masks, noise and order in every epoch.
-
-    Parameters
-    ----------
-    loader
-        Of :func:`slice_loader`.
-    """
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def attach(self, engine: "Engine") -> None:
-        """Listen to the start of epochs."""
-        from ignite.engine import Events
-
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
-
-    def __call__(self, engine: "Engine") -> None:
-        """Tell data and sampler the epoch."""
-        epoch = engine.state.epoch - 1
-        cast(Any, self._loader.dataset).set_epoch(epoch)
-        cast(VolumeBatchSampler, self._loader.batch_sampler).set_epoch(epoch)
 
 
 class VolumeQuality:
@@ -113,8 +53,7 @@ class VolumeQuality:
             self._scores.update(output["batch"].sources, output["pred"], output["label"])
 
     def _compute(self, engine: "Engine") -> None:
-        found = self._processes.gather((self._scores.finished, self._scores.unfinished()))
-        scores = merged(part for part, _ in found)
+        scores, missing = gathered(self._scores, self._processes)
         failed = [score for score in scores if score.error]
         if failed:
             raise NumericalError(f"{failed[0].volume}: {failed[0].error}")
@@ -125,7 +64,7 @@ class VolumeQuality:
         engine.state.metric_details = {
             **means,
             "volumes": [{"volume": score.volume, "slices": score.slices, **score.scores} for score in scores],
-            "missing": sorted({name for _, names in found for name in names}),
+            "missing": missing,
         }
 
 

@@ -1,9 +1,10 @@
-"""Averaged weights."""
+"""What follows each step of the optimizer: the schedule, averaged weights."""
 
 import copy
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from medrecon.models.base import ReconstructionModel
 
@@ -44,3 +45,36 @@ class WeightAverage:
         """Take up what a checkpoint kept."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
+
+
+class AfterStep:
+    """``after_step`` of :class:`~medrecon.pipelines.training.steps.TrainingStep`: schedule and averaged weights.
+
+    Parameters
+    ----------
+    model
+        That is trained, on its device.
+    schedule
+        Moved on by every step.
+    ema
+        Decay of the averaged weights; None for none.
+
+    Attributes
+    ----------
+    average
+        The averaged weights; None for none.
+    judged
+        The model that is validated and saved: the averaged one where there is one.
+    """
+
+    def __init__(self, model: ReconstructionModel, schedule: LRScheduler, ema: float | None) -> None:
+        self._model = model
+        self._schedule = schedule
+        self.average = None if ema is None else WeightAverage(model, ema)
+        self.judged = model if self.average is None else self.average.model
+
+    def __call__(self) -> None:
+        """Move on."""
+        self._schedule.step()
+        if self.average is not None:
+            self.average.update(self._model)

@@ -94,15 +94,15 @@ def validation_data(recipe: TrainingRecipe, paths: Sequence[Path], progress: Pro
 
 
 def data_loader(
-    data: Data, recipe: TrainingRecipe, *, training: bool, rank: int = 0, world: int = 1, workers: int | None = None
+    data: Data, recipe: TrainingRecipe, *, training: bool, rank: int = 0, world: int = 1
 ) -> DataLoader[TrainingBatch | None]:
-    """Return the batches of one process, see :class:`~medrecon.datasets.VolumeBatchSampler`.
+    """Return the batches of one process, see :class:`~medrecon.datasets.VolumeBatchSampler`; one worker validates.
 
     Workers live for one epoch: those that stay would end only when a garbage collector finds engine and loader.
     """
     batch_size = recipe.training.batch_size if training else recipe.validation.batch_size
     sampler = VolumeBatchSampler(data, batch_size, training=training, seed=recipe.seed, rank=rank, world=world)
-    count = recipe.training.workers if workers is None else workers
+    count = recipe.training.workers if training else min(1, recipe.training.workers)
     return DataLoader(
         data,  # type: ignore[arg-type]  # samples may be None, which collate knows
         batch_sampler=sampler,

@@ -13,8 +13,9 @@ from medrecon.errors import InputError, NumericalError, UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.pipelines.scores import GREATER_IS_BETTER, summary
 from medrecon.pipelines.training import checkpoint
-from medrecon.pipelines.training.average import WeightAverage
+from medrecon.pipelines.training.average import AfterStep
 from medrecon.pipelines.training.data import TrainingData, data_loader
+from medrecon.pipelines.training.epochs import NewEpoch
 from medrecon.pipelines.training.journal import Journal
 from medrecon.pipelines.training.optimization import build_optimizer, build_schedule
 from medrecon.pipelines.training.processes import Processes
@@ -96,7 +97,6 @@ class Training:
         self.folder = folder
         self.processes = processes
         self.quiet = quiet
-        self.average = None if part.ema is None else WeightAverage(model, part.ema)
         loss = TrainingLoss(model, part.loss)
         loader = data_loader(data.train, recipe, training=True, rank=processes.rank, world=processes.world)
         if not isinstance(loader.batch_sampler, VolumeBatchSampler):
@@ -105,12 +105,14 @@ class Training:
         steps = part.epochs * -(-len(loader) // part.accumulate)
         self.optimizer = build_optimizer(model.parameters(), part)
         self.schedule = build_schedule(self.optimizer, part, steps)
+        after_step = AfterStep(model, self.schedule, part.ema)
+        self.average, self.judged = after_step.average, after_step.judged
         self.step = TrainingStep(
             accumulate=part.accumulate,
             clip=part.clip,
             precision=part.precision,
             processes=processes,
-            after_step=self._after_step,
+            after_step=after_step,
         )
         self.trainer = SupervisedTrainer(
             device=processes.device,
@@ -124,14 +126,7 @@ class Training:
         )
         self.validation = Validation(
             self.judged,
-            data_loader(
-                data.validation,
-                recipe,
-                training=False,
-                rank=processes.rank,
-                world=processes.world,
-                workers=min(1, part.workers),
-            ),
+            data_loader(data.validation, recipe, training=False, rank=processes.rank, world=processes.world),
             data.validation,
             processes,
             pictures=recipe.validation.pictures if processes.main else 0,
@@ -147,11 +142,6 @@ class Training:
             self._resume()
         self.journal = Journal(folder.path, self.trainer.state.iteration) if processes.main else None
         self._attach()
-
-    @property
-    def judged(self) -> ReconstructionModel:
-        """The model that is validated and saved: the averaged one where there is one."""
-        return self.model if self.average is None else self.average.model
 
     def run(self) -> Outcome:
         """Train to the end, or until :meth:`request_stop`."""
@@ -176,27 +166,18 @@ class Training:
 
     def _attach(self) -> None:
         trainer = self.trainer
-        trainer.add_event_handler(Events.EPOCH_STARTED, self._open_epoch)
+        NewEpoch(trainer.data_loader).attach(trainer)
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._ask)
         trainer.add_event_handler(Events.GET_BATCH_COMPLETED, self._receive)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._close_epoch)
         logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it announces every exception before it raises it
 
-    def _open_epoch(self, trainer: SupervisedTrainer) -> None:
-        self.data.train.set_epoch(trainer.state.epoch - 1)
-        self._sampler.set_epoch(trainer.state.epoch - 1)
-
     def _ask(self, _trainer: SupervisedTrainer) -> None:
         self._asked = time.perf_counter()
 
     def _receive(self, _trainer: SupervisedTrainer) -> None:
         self._waiting += time.perf_counter() - self._asked
-
-    def _after_step(self) -> None:
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update(self.model)
 
     def _after_iteration(self, trainer: SupervisedTrainer) -> None:
         state, part = trainer.state, self.recipe.training

@@ -1,7 +1,6 @@
 """What a run tells: a JSON-lines file, TensorBoard, and a line or a bar for who looks on."""
 
 import json
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 FILE = "log.jsonl"
 BOARD = "tensorboard"
-_log = logging.getLogger("medrecon")
 
 
 class Journal:

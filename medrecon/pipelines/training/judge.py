@@ -68,7 +68,7 @@ def judge(
     torch.nn.Module.to(model, processes.device)
     validation = Validation(
         model,
-        data_loader(data, recipe, training=False, workers=min(1, recipe.training.workers)),
+        data_loader(data, recipe, training=False),
         data,
         processes,
         pictures=pictures,

@@ -59,7 +59,8 @@ def train(
     processes = start_processes(device or torch.device("cpu"))
     try:
         run_folder = RunFolder(folder)
-        _together(processes, lambda: _prepare(run_folder, recipe, resume=resume))
+        if not resume:
+            _together(processes, lambda: run_folder.create(recipe))
         torch.manual_seed(recipe.seed + processes.rank)
         data = _shared_data(recipe, processes, progress)
         model = make_model(recipe, data.train)
@@ -68,8 +69,7 @@ def train(
         training = Training(recipe, model, data, run_folder, processes, resume=resume, quiet=quiet)
         if processes.main:
             run_folder.keep_recipe(recipe)
-            facts = {"fingerprint": data.fingerprint, "data": data.description, "seed": recipe.seed}
-            run_folder.record_start({**facts, "processes": processes.world, "device": str(processes.device)})
+            run_folder.record_start(recipe, data, processes)
         processes.wait()
         with _stopped_by_signals(training), warnings.catch_warnings():
             # depth-wise weights have a stride that means nothing; it costs DDP nothing that could be measured
@@ -109,11 +109,6 @@ def make_model(recipe: TrainingRecipe, data: Data) -> ReconstructionModel:
             raise UsageError(f"model.memory: {part.method} knows no memory modes; remove the key")
         setattr(model, "memory", part.memory)  # noqa: B010 (not every model has it)
     return model.train()
-
-
-def _prepare(folder: RunFolder, recipe: TrainingRecipe, *, resume: bool) -> None:
-    if not resume:
-        folder.create(recipe)
 
 
 def _together(processes: Processes, work: Callable[[], None]) -> None:

@@ -15,6 +15,8 @@ from medrecon.io.writers.atomic import atomic_path
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.files import DETAILS
 from medrecon.pipelines.training import checkpoint
+from medrecon.pipelines.training.data import TrainingData
+from medrecon.pipelines.training.processes import Processes
 from medrecon.pipelines.training.recipe import FastMRIData, TrainingRecipe, load_training_recipe
 
 RECIPE = "recipe.yaml"
@@ -71,14 +73,17 @@ class RunFolder:
             raise InputError(f"{self.path}: {what}; expected the folder of a training run")
         return load_training_recipe(self.path / RECIPE, changes)
 
-    def record_start(self, facts: Mapping[str, Any]) -> None:
+    def record_start(self, recipe: TrainingRecipe, data: TrainingData, processes: Processes) -> None:
         """Append to ``run.json`` when and with what the run was started or taken up."""
         path = self.path / RECORD
         try:
             starts = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             starts = []
-        starts.append({"started": datetime.now(UTC).isoformat(timespec="seconds"), **environment(), **facts})
+        facts = {"fingerprint": data.fingerprint, "data": data.description, "seed": recipe.seed}
+        where = {"processes": processes.world, "device": str(processes.device)}
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        starts.append({"started": started, **environment(), **facts, **where})
         with atomic_path(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
 

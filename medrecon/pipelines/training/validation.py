@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from medrecon.datasets.batch import TrainingBatch, centre_magnitude
 from medrecon.datasets.source import Source
 from medrecon.models.base import ReconstructionModel
-from medrecon.pipelines.scores import VolumeScore, VolumeScores, merged
+from medrecon.pipelines.scores import VolumeScore, VolumeScores, gathered
 from medrecon.pipelines.training.data import Data
 from medrecon.pipelines.training.journal import strip
 from medrecon.pipelines.training.processes import Processes
@@ -103,10 +103,7 @@ class Validation:
         self._pictures = []
         if self._batches:
             self.evaluator.run(epoch)
-        found = self._processes.gather((self._scores.finished, self._scores.unfinished()))
-        scores = merged(part for part, _ in found)
-        missing = sorted({name for _, names in found for name in names})
-        return Verdict(scores, missing, self._pictures)
+        return Verdict(*gathered(self._scores, self._processes), self._pictures)
 
     def _collect(self, engine: SupervisedEvaluator) -> None:
         output = engine.state.output

@@ -1,0 +1,1 @@
+"""Training runs: recipes, data, MONAI's engine, and what they leave behind."""
