@@ -1,5 +1,6 @@
 """Images to train on: any files that hold some, as single slices."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from medrecon.datasets.batch import UNKNOWN
 from medrecon.datasets.damage import OnDamage
 from medrecon.datasets.source import Source
 from medrecon.errors import InputError, NumericalError
+from medrecon.io.dicom_series import find_series
 from medrecon.io.images import load_image
 from medrecon.operators.ct.hounsfield import MU_WATER, from_hounsfield
 
@@ -54,7 +56,7 @@ def load_ground_truth(
     Parameters
     ----------
     paths
-        NIfTI, DICOM (a folder with one series counts as a file), PNG, JPEG, TIFF, NPY, NPZ, MAT, HDF5 with a
+        NIfTI, DICOM (each series of a folder is a volume, each patient a subject), PNG, JPEG, TIFF, NPY, NPZ, MAT, HDF5 with a
         reconstruction; other folders are searched, in the order of names.
     key
         Variable in array files.
@@ -77,9 +79,9 @@ def load_ground_truth(
     searched = [Path(path) for path in paths]
     assumed: Counter[str] = Counter()
     masks: list[str] = []
-    for file in _files(searched):
+    for file, stack, patient in _volumes(searched):
         try:
-            volume = load_image(file, key=key, modality=modality, warn=False)
+            volume = load_image(file, key=stack or key, modality=modality, warn=False)
         except (InputError, NumericalError) as error:
             if on_damage == "stop":
                 raise
@@ -93,12 +95,12 @@ def load_ground_truth(
             masks.append(_shown(file, searched))
             continue
         size = float(volume.geometry.spacing[0])
-        name = _shown(file, searched)
+        name = _shown(file, searched) + (f", stack {stack}" if stack else "")
         shown = _subjects(file, subjects, len(slices))
         for index, image in enumerate(slices):
             if bool(image.abs().amax() > 0):
                 volume_name = name if shown is None else f"{name}, subject {shown[index]}"
-                subject = "" if shown is None else f"{file.parent}: {shown[index]}"
+                subject = patient if shown is None else f"{file.parent}: {shown[index]}"
                 found.append(GroundTruth(image, Source(volume_name, index), size, subject))
     for note, count in assumed.items():
         _log.warning("%s: %s", "one file" if count == 1 else f"{count} files", note)
@@ -140,6 +142,22 @@ def _shown(file: Path, searched: list[Path]) -> str:
         if file.is_relative_to(folder) and file != folder:
             return file.relative_to(folder).as_posix()
     return file.name
+
+
+def _volumes(paths: Iterable[Path]) -> Iterator[tuple[Path, str | None, str]]:
+    """Yield files and folders with, where a folder holds several DICOM stacks, the number of each and its patient."""
+    for file in _files(paths):
+        try:
+            stacks = find_series(file) if file.is_dir() else []
+        except InputError:
+            stacks = []  # load_image says what is wrong
+        if len(stacks) < 2:
+            yield file, None, ""
+            continue
+        for number, stack in enumerate(stacks, start=1):
+            patient = str(stack.slices[0].header.get("PatientID") or "")
+            digest = hashlib.sha256(patient.encode()).hexdigest()[:12]
+            yield file, str(number), f"{file}: patient {digest}" if patient else ""
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -2,23 +2,29 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from medrecon.datasets.acquired import acquire
 from medrecon.datasets.batch import TrainingSample
 from medrecon.datasets.draws import Draws
 from medrecon.datasets.ground_truth import GroundTruth
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.cartesian_mri import CartesianMRI
+from medrecon.operators.coils import MapMethod
 from medrecon.operators.ct.base import XRayTransform
 from medrecon.operators.ct.prelog import line_integrals
 from medrecon.operators.recipes import Recipe
 from medrecon.simulation import simulate, smooth_phase
 from medrecon.simulation.photons import photon_counts
 
+Patch = int | tuple[int, int]
+"""Side of a square, or at most so many rows and columns."""
 _TRIES = 8
 
 
@@ -38,9 +44,16 @@ class SimulatedDataset(Dataset[TrainingSample]):
         one, whose name becomes the ``acquisition`` of its source. Samples of one batch must have operators
         of one class and shape, so several coil counts want a batch size of 1.
     patch
-        Side of random square patches, which avoid air; None for whole slices.
+        Side of random square patches, which avoid air; or a pair, at most so many rows and columns, where a
+        short image gives all it has; None for whole slices.
+    patches
+        Other patches for recipes of these names. Lines missing along one axis fold the image along it: such
+        patches want all columns, and may have few rows.
+    shrink
+        Factors of which each sample draws one: so many pixels along each axis become one, before the patch is
+        cut. A patch of a shrunken body is the whole body, with its long rays and few views.
     augment
-        Whether to turn by quarters (images that are not square by halves) and to mirror.
+        Whether to turn by quarters and to mirror.
     noise
         Range from which the relative noise of a sample is drawn, see :func:`~medrecon.simulation.simulate`.
     counts
@@ -49,6 +62,11 @@ class SimulatedDataset(Dataset[TrainingSample]):
     contrast
         Largest change of the contrast: magnitudes m of an image with maximum 1 become m^γ, with log γ drawn
         between plus and minus this.
+    truth
+        "clean" is the image itself, "acquired" what a full acquisition with its noise would show, see
+        :func:`~medrecon.datasets.acquired.acquire`; Cartesian MRI only.
+    maps
+        With an acquired truth, how coil sensitivities are estimated from the measurements; None knows them.
     phase
         Whether real images get a smooth random phase where the operator wants complex ones.
     seed
@@ -74,11 +92,15 @@ class SimulatedDataset(Dataset[TrainingSample]):
         images: Sequence[GroundTruth],
         recipe: Recipe | Sequence[Recipe],
         *,
-        patch: int | None = None,
+        patch: Patch | None = None,
+        patches: Mapping[str, Patch] | None = None,
+        shrink: Sequence[int] = (1,),
         augment: bool = False,
         noise: tuple[float, float] = (0.0, 0.0),
         counts: tuple[float, float] | None = None,
         contrast: float = 0.0,
+        truth: Literal["clean", "acquired"] = "clean",
+        maps: MapMethod | None = None,
         phase: bool = True,
         seed: int = 0,
         by_volume: bool = False,
@@ -88,12 +110,15 @@ class SimulatedDataset(Dataset[TrainingSample]):
             raise UsageError(f"SimulatedDataset: noise is a range (low, high) with 0 <= low <= high, got {noise}")
         if counts is not None and not 1 <= counts[0] <= counts[1] < float("inf"):
             raise UsageError(f"SimulatedDataset: counts is a range (low, high) with 1 <= low <= high, got {counts}")
-        if patch is not None:
-            small = [truth for truth in images if min(truth.image.shape) < patch]
-            if patch < 1 or small:
+        if not shrink or min(shrink) < 1:
+            raise UsageError(f"SimulatedDataset: shrink holds factors from 1, got {tuple(shrink)}")
+        largest = max(shrink)
+        for size in (patch, *(patches or {}).values()):
+            small = [slice_ for slice_ in images if isinstance(size, int) and min(slice_.image.shape) // largest < size]
+            if small or (size is not None and min(_pair(size)) < 1):
                 found = f"; {small[0].source} has {tuple(small[0].image.shape)} pixels" if small else ""
                 raise UsageError(
-                    f"SimulatedDataset: patch must lie between 1 and the size of the images, got {patch}{found}"
+                    f"SimulatedDataset: patch must lie between 1 and the size of the images, got {size}{found}"
                 )
         self.images = images
         self.recipes = (recipe,) if isinstance(recipe, Recipe) else tuple(recipe)
@@ -103,6 +128,10 @@ class SimulatedDataset(Dataset[TrainingSample]):
                 f"and contrast {contrast}"
             )
         self.patch = patch
+        self.shrink = tuple(shrink)
+        self.patches = dict(patches or {})
+        self.truth = truth
+        self.maps = maps
         self.augment = augment
         self.noise = noise
         self.counts = counts
@@ -126,30 +155,42 @@ class SimulatedDataset(Dataset[TrainingSample]):
 
     def shape_of(self, index: int) -> tuple[int, ...]:
         """Return what samples of a batch need to have in common: rows and columns."""
-        return (self.patch, self.patch) if self.patch else tuple(self.images[index].image.shape)
+        shape = tuple(length // max(self.shrink) for length in self.images[index].image.shape)
+        return shape if self.patch is None else _within(shape, self.patch)
 
     def __getitem__(self, index: int) -> TrainingSample:
         """Return a measured slice."""
         generator = self._draws.generator(index)
         truth = self.images[index]
         recipe = self._recipe(truth, generator)
-        image = self._patch(truth.image, generator)
+        factor = self.shrink[
+            0 if len(self.shrink) == 1 else int(torch.randint(len(self.shrink), (), generator=generator))
+        ]
+        image = _shrunken(truth.image, factor)
+        if self.augment:
+            quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
+            image = torch.rot90(image, quarters)
+            image = image.flip(0) if mirrored else image
+        image = _patch(image, self.patches.get(recipe.name, self.patch), generator)
         if self.contrast:
             gamma = math.exp(self.contrast * (2 * float(torch.rand((), generator=generator)) - 1))
             image = _with_contrast(image, gamma)
-        if self.augment:
-            quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
-            image = torch.rot90(image, quarters if image.shape[0] == image.shape[1] else quarters // 2 * 2)
-            image = image.flip(0) if mirrored else image
         height, width = image.shape
-        operator = recipe.draw((height, width), generator, pixel_size=truth.pixel_size)
+        operator = recipe.draw((height, width), generator, pixel_size=truth.pixel_size * factor)
         if operator.image_dtype.is_complex and not image.is_complex():
             turn = smooth_phase((height, width), generator) if self.phase else torch.zeros(height, width)
             image = torch.polar(image.float(), turn)
         target = image[None, None].expand(1, *operator.image_shape).to(operator.image_dtype)
         low, high = self.noise
         level = low + (high - low) * float(torch.rand((), generator=generator))
-        measurements = simulate(target, operator, noise=level, generator=generator).measurements
+        if self.truth == "acquired":
+            if not isinstance(operator, CartesianMRI):
+                raise UsageError(
+                    f"SimulatedDataset: an acquired truth is for Cartesian MRI, recipe {recipe.name!r} is none"
+                )
+            measurements, operator, target = acquire(target, operator, noise=level, maps=self.maps, generator=generator)
+        else:
+            measurements = simulate(target, operator, noise=level, generator=generator).measurements
         if self.counts is not None:
             measurements = self._photons(measurements, operator, generator)
         source = truth.source if len(self.recipes) == 1 else truth.source._replace(acquisition=recipe.name)
@@ -171,22 +212,43 @@ class SimulatedDataset(Dataset[TrainingSample]):
         photons = low * (high / low) ** float(torch.rand((), generator=generator))
         return line_integrals(photon_counts(lines, counts=photons, generator=generator), i0=photons)[0].to(lines.dtype)
 
-    def _patch(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the first of some random patches with half the mean of the image, else that around its maximum."""
-        if self.patch is None:
-            return image
-        size, wanted = self.patch, 0.5 * float(image.abs().mean())
-        for _ in range(_TRIES):
-            top, left = (int(torch.randint(length - size + 1, (1,), generator=generator)) for length in image.shape)
-            piece = image[top : top + size, left : left + size]
-            if float(piece.abs().mean()) >= wanted:
-                return piece
-        row, column = divmod(int(image.abs().argmax()), image.shape[1])
-        top, left = (
-            min(max(place - size // 2, 0), length - size)
-            for place, length in zip((row, column), image.shape, strict=True)
-        )
-        return image[top : top + size, left : left + size]
+
+def _pair(patch: Patch) -> tuple[int, int]:
+    return (patch, patch) if isinstance(patch, int) else patch
+
+
+def _within(shape: tuple[int, ...], patch: Patch) -> tuple[int, ...]:
+    """Return rows and columns of a patch of such an image."""
+    return tuple(min(pair) for pair in zip(shape, _pair(patch), strict=True))
+
+
+def _patch(image: Tensor, patch: Patch | None, generator: torch.Generator) -> Tensor:
+    """Return the first of some random patches with half the mean of the image, else that around its maximum."""
+    if patch is None:
+        return image
+    sizes, wanted = _within(tuple(image.shape), patch), 0.5 * float(image.abs().mean())
+
+    def cut(corner: list[int]) -> Tensor:
+        (top, left), (rows, columns) = corner, sizes
+        return image[top : top + rows, left : left + columns]
+
+    room = [length - size for length, size in zip(image.shape, sizes, strict=True)]
+    for _ in range(_TRIES):
+        piece = cut([int(torch.randint(space + 1, (1,), generator=generator)) for space in room])
+        if float(piece.abs().mean()) >= wanted:
+            return piece
+    brightest = divmod(int(image.abs().argmax()), image.shape[1])
+    return cut(
+        [min(max(place - size // 2, 0), space) for place, size, space in zip(brightest, sizes, room, strict=True)]
+    )
+
+
+def _shrunken(image: Tensor, factor: int) -> Tensor:
+    """Return the means of squares of so many pixels; what does not fill a square is left out."""
+    if factor == 1:
+        return image
+    rows, columns = (length // factor * factor for length in image.shape)
+    return image[:rows, :columns].unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean((1, 3))
 
 
 def _with_contrast(image: Tensor, gamma: float) -> Tensor:

@@ -74,10 +74,13 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Return the model of a local folder; unlike ``from_pretrained`` it refuses one that does not fit wholly."""
+        """Return the model of a folder, a training run or a shipped name.
+
+        Unlike ``from_pretrained`` it refuses weights that do not fit wholly, and gives single precision always.
+        """
         return load_model(cls, Path(folder))
 
-    def save(self, folder: str | Path, *, card: str | None = None) -> None:
+    def save(self, folder: str | Path, *, card: str | None = None, half: bool = False) -> None:
         """Write ``config.json``, the weights (safetensors) and a model card; files appear whole or not at all.
 
         Parameters
@@ -86,8 +89,10 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
             Made where it is missing; files of the same names are replaced.
         card
             Text of ``README.md``; a short one by default.
+        half
+            Store the weights in half precision, half the size; :meth:`load` makes them single again.
         """
-        save_model(self, Path(folder), card)
+        save_model(self, Path(folder), card, half=half)
 
     def forward(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
         """Return images (B, *operator.image_shape) in the units of the data; zero where the measurements are.
@@ -99,7 +104,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         operator
             On images (C, H, W); complex ones count twice in ``image_channels``.
         """
-        images, scale = self._reconstruct(measurements, operator)
+        images, _, scale = self._reconstruct(measurements, operator)
         signal = measurements.flatten(1).abs().amax(1) > 0  # a network makes something even of nothing
         return images * per_sample(scale * signal, images)
 
@@ -111,28 +116,28 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         batch
             Measurements, operator and truth.
         loss
-            "l1" (pixels and real channels), "ssim" (magnitudes) or "l1+ssim", see
+            "l1" (pixels and real channels), "ssim" (magnitudes), "l1+ssim" or "relative-l1", see
             :func:`~medrecon.models.losses.image_loss`.
         """
-        images, scale = self._reconstruct(batch.measurements, batch.operator)
+        images, initial, scale = self._reconstruct(batch.measurements, batch.operator)
         target, reference = batch.target, batch.reference
         if reference is not None:
             reference = reference / per_sample(scale, reference)
-        return image_loss(loss, images, target / per_sample(scale, target), reference)
+        return image_loss(loss, images, target / per_sample(scale, target), reference, initial)
 
-    def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
-        """Return images (B, *operator.image_shape) in intensities of the network, and the intensity scale (B,)."""
+    def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images and x_init (B, *operator.image_shape) in intensities of the network, and their scale (B,)."""
         self._check(operator)
         with torch.no_grad():
             bound = operator.norm_bound()
             scale = self._intensity(measurements, operator)
         y = measurements / per_sample(scale * bound, measurements)
         operator = operator * (1 / bound)
-        initial = to_channels(operator.initial(y))
-        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
-        images = self._images(y, operator, initial)
+        initial = operator.initial(y)
+        channels = to_channels(initial)
+        images = self._images(y, operator, channels.reshape(-1, self.settings.image_channels, *channels.shape[2:]))
         images = images.reshape(-1, real_channels(operator), *images.shape[2:])
-        return from_channels(images) if operator.image_dtype.is_complex else images, scale
+        return from_channels(images) if operator.image_dtype.is_complex else images, initial, scale
 
     def _check(self, operator: LinearOperator) -> None:
         wanted = self.settings.image_channels

@@ -62,6 +62,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
         Where all v start.
     alpha_bounds, mix_bounds
         The open intervals of α and v.
+    warm_start
+        Whether x_init is drawn to the data before the first step, where the operator has no closed-form
+        pseudo-inverse: CG-SENSE instead of zero filling.
     data_consistency
         "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step.
     consistency_iterations
@@ -118,6 +121,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         alpha_bounds: Sequence[float] = (0.05, 0.999),
         mix: float = 0.5,
         mix_bounds: Sequence[float] = (0.05, 0.95),
+        warm_start: bool = False,
         data_consistency: Literal["projection", "learned"] = "projection",
         consistency_iterations: int = 10,  # noqa: ARG002 (this and what follows is read from the config)
         final_consistency: bool = False,  # noqa: ARG002
@@ -151,6 +155,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         self.input_help = nn.Parameter(torch.ones(1))
         self.merge = nn.Parameter(torch.zeros(1))
         self.trust = Bounded(torch.full((steps,), 0.95), 0.0, 0.999) if data_consistency == "learned" else None
+        self.first_trust = Bounded(torch.full((1,), 0.95), 0.0, 0.999) if warm_start else None
 
     @classmethod
     def from_preset(cls, name: str, *, image_channels: int = 1, steps: int = 3) -> Self:
@@ -206,6 +211,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
         alpha_bars = [initial.new_ones(1), *self.alpha().cumprod(0).split(1)]
         weights = [None] * len(alpha_bars) if self.trust is None else _weights(self.trust())
         iterations = self.settings.consistency_iterations
+        if self.first_trust is not None and operator.pinv_kind != "exact":  # else x_init agrees with the data already
+            (first,) = _weights(self.first_trust())
+            initial = consistent(initial, y, operator, first, iterations)
         calls = []
         for t in range(self.settings.steps, 0, -1):
             levels = alpha_bars[t], alpha_bars[t - 1], weights[t - 1]

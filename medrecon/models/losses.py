@@ -12,10 +12,11 @@ from medrecon.datasets.batch import centre_magnitude
 from medrecon.errors import UsageError
 from medrecon.operators.solvers import per_sample
 
-Loss = Literal["l1", "ssim", "l1+ssim"]
+Loss = Literal["l1", "ssim", "l1+ssim", "relative-l1"]
 """See :func:`image_loss`."""
 
 _WINDOW = 7
+_FLOOR = 1e-3
 _K1, _K2 = 0.01, 0.03
 
 
@@ -60,7 +61,9 @@ def ssim_loss(image: Tensor, target: Tensor, data_range: Tensor | None = None) -
     return 1 - similarity.mean()
 
 
-def image_loss(loss: Loss, images: Tensor, target: Tensor, reference: Tensor | None = None) -> Tensor:
+def image_loss(
+    loss: Loss, images: Tensor, target: Tensor, reference: Tensor | None = None, initial: Tensor | None = None
+) -> Tensor:
     r"""Return the loss of images that are real or complex and have any number of channels.
 
     ==============  =====================================================================================
@@ -69,6 +72,8 @@ def image_loss(loss: Loss, images: Tensor, target: Tensor, reference: Tensor | N
     ``"l1"``        mean of :math:`|\hat x - x|` over pixels and real channels (re and im apart)
     ``"ssim"``      :func:`ssim_loss` of the magnitudes :math:`\sqrt{Σ_c |x_c|^2}`; a single real channel stays signed
     ``"l1+ssim"``   their sum
+    ``"relative-l1"``  :math:`|\hat x - x| / (|x_{init} - x| + 10^{-3})`, each averaged over a sample: samples that
+                    were nearly right before, at low acceleration, count as much as the others
     ==============  =====================================================================================
 
     Parameters
@@ -81,6 +86,8 @@ def image_loss(loss: Loss, images: Tensor, target: Tensor, reference: Tensor | N
         The magnitude (B, h, w) that SSIM compares with in place of the target's, in those units; the images
         are cropped to its size around their centre. Such is the ground truth of fastMRI, the root sum of
         squares of the coil images, which is not the magnitude of a coil-combined image.
+    initial
+        x_init, like the images; "relative-l1" needs it.
 
     Raises
     ------
@@ -98,7 +105,12 @@ def image_loss(loss: Loss, images: Tensor, target: Tensor, reference: Tensor | N
             f"{tuple(images.shape)} {images.dtype}"
         )
     value = images.real.new_zeros(())
-    if "l1" in loss:
+    if loss == "relative-l1":
+        if initial is None or initial.shape != images.shape:
+            raise UsageError("image_loss: 'relative-l1' compares with x_init, which must be like the images")
+        after, before = ((to_channels(x) - to_channels(target)).abs().flatten(1).mean(1) for x in (images, initial))
+        value = value + (after / (before + _FLOOR)).mean()
+    elif "l1" in loss:
         value = value + (to_channels(images) - to_channels(target)).abs().mean()
     if "ssim" in loss:
         wanted = centre_magnitude(target) if reference is None else _checked(reference, images)

@@ -101,10 +101,21 @@ class TestImageLoss:
         image, target = complex_pair(1, 2, 8, 8)
         assert torch.autograd.gradcheck(lambda x: image_loss("l1+ssim", x, target), image.requires_grad_())
 
+    def test_relative(self):
+        """Each sample counts by how far it was off at first."""
+        image, target = complex_pair(2, 1, 9, 8)
+        initial = target + torch.tensor([2.0, 0.01], dtype=torch.float64).reshape(2, 1, 1, 1)
+        error = torch.view_as_real(image - target).abs().mean((1, 2, 3, 4))
+        wanted = (error / (torch.tensor([1.0, 0.005], dtype=torch.float64) + 1e-3)).mean()
+        found = image_loss("relative-l1", image, target, initial=initial)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+        with pytest.raises(UsageError, match="'relative-l1' compares with x_init"):
+            image_loss("relative-l1", image, target)
+
     def test_mistakes(self):
         image = torch.ones(2, 1, 9, 9)
         with pytest.raises(
-            UsageError, match=r"no loss is called 'l1\+sim', there are l1, ssim, l1\+ssim; did you mean"
+            UsageError, match=r"no loss is called 'l1\+sim', there are l1, ssim, l1\+ssim, relative-l1; did you mean"
         ):
             image_loss("l1+sim", image, image)
         with pytest.raises(UsageError, match=r"expected images like the target, \(2, 1, 9, 9\) .*, got \(1, 1, 9, 9\)"):
@@ -131,6 +142,11 @@ def test_of_a_model_in_its_intensities():
             found = model.training_loss(TrainingBatch(y, operator, target, reference=reference), loss)
             assert float(found) == pytest.approx(float(wanted), rel=1e-4), loss
         plain = model.training_loss(TrainingBatch(y, operator, target))
+        relative = model.training_loss(TrainingBatch(y, operator, target), "relative-l1")
     assert float(plain) == pytest.approx(float((x - target / scale).abs().mean()), rel=1e-5)
+    before = (operator.initial(y) - target) / scale
+    errors = [float(part.abs().mean()) for part in (x - target / scale)], [float(part.abs().mean()) for part in before]
+    wanted = sum(after / (first + 1e-3) for after, first in zip(*errors, strict=True)) / 2
+    assert float(relative) == pytest.approx(wanted, rel=1e-4)
     with pytest.raises(UsageError, match="no loss is called 'l2'"):
         model.training_loss(TrainingBatch(y, operator, target), "l2")

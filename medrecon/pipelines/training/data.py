@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch.utils.data import DataLoader
 
 from medrecon.datasets import (
@@ -23,6 +24,7 @@ from medrecon.datasets import (
     index_folder,
     load_ground_truth,
 )
+from medrecon.datasets.simulated import Patch
 from medrecon.datasets.source import distinct_names
 from medrecon.errors import InputError, UsageError
 from medrecon.io.options import ReadOptions
@@ -32,6 +34,7 @@ from medrecon.pipelines.training.recipe import (
     FastMRIData,
     ImageData,
     OperatorCard,
+    PatchSize,
     PhantomData,
     ScanData,
     TrainingRecipe,
@@ -203,7 +206,7 @@ def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> Trainin
     else:
         raise UsageError("data.validation: expected a share of the phantoms, e.g. 0.1, got paths")
     train, held = (_share_of_volumes(part, data.volumes, recipe.seed) for part in (train, held))
-    train = _large_enough(train, data.patch)
+    train = _large_enough(train, data.patch, max(data.shrink))
     if data.validation_slices is not None:
         places = torch.linspace(0, len(held) - 1, min(data.validation_slices, len(held))).round().long()
         held = [held[place] for place in places.tolist()]
@@ -219,26 +222,47 @@ def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> Trainin
 def _simulated_set(
     recipe: TrainingRecipe, data: ImageData | PhantomData, images: Sequence[GroundTruth], *, training: bool
 ) -> SimulatedDataset:
+    recipes, patches = _operators(data.operator)
     return SimulatedDataset(
         images,
-        _operators(data.operator),
+        recipes,
         patch=data.patch if training else None,
+        patches=patches if training else None,
+        shrink=data.shrink if training else data.shrink[-1:],
         augment=data.augment and training,
         noise=data.noise,
         counts=data.counts,
         contrast=data.contrast if training else 0.0,
+        truth=data.truth,
+        maps=data.maps,
         by_volume=not training,
         phase=data.phase,
         seed=recipe.seed if training else recipe.seed + 1,
     )
 
 
-def _operators(cards: OperatorCard | Sequence[OperatorCard]) -> list[Recipe]:
+def _operators(cards: OperatorCard | Sequence[OperatorCard]) -> tuple[list[Recipe], dict[str, Patch]]:
+    """Return the recipes, and the patches of those whose cards ask for others."""
     several = [cards] if isinstance(cards, str | dict) else cards
-    return [
-        load_recipe(card) if isinstance(card, str) else Recipe.from_dict(card, f"data.operator, card {number}")
-        for number, card in enumerate(several, start=1)
-    ]
+    recipes: list[Recipe] = []
+    patches: dict[str, Patch] = {}
+    for number, card in enumerate(several, start=1):
+        where = f"data.operator, card {number}"
+        if isinstance(card, str):
+            recipes.append(load_recipe(card))
+            continue
+        recipes.append(Recipe.from_dict({key: value for key, value in card.items() if key != "patch"}, where))
+        if "patch" in card:
+            patches[recipes[-1].name] = _patch_size(card["patch"], where)
+    return recipes, patches
+
+
+def _patch_size(value: object, where: str) -> Patch:
+    try:
+        size: Patch = TypeAdapter(PatchSize).validate_python(value)
+    except ValidationError:
+        raise UsageError(f"{where}: patch is a side or [rows, columns] in pixels, got {value!r}") from None
+    return size
 
 
 def _images(data: ImageData, paths: Iterable[Path]) -> list[GroundTruth]:
@@ -247,9 +271,11 @@ def _images(data: ImageData, paths: Iterable[Path]) -> list[GroundTruth]:
     )
 
 
-def _large_enough(images: list[GroundTruth], patch: int | None) -> list[GroundTruth]:
-    """Leave out images that are smaller than a patch."""
-    kept = [truth for truth in images if patch is None or min(truth.image.shape) >= patch]
+def _large_enough(images: list[GroundTruth], patch: Patch | None, shrink: int) -> list[GroundTruth]:
+    """Leave out images that are smaller than a patch, shrunken as far as they may be."""
+    if not isinstance(patch, int):
+        return images  # a pair takes what there is
+    kept = [truth for truth in images if min(truth.image.shape) // shrink >= patch]
     if len(kept) < len(images):
         small = min(images, key=lambda truth: min(truth.image.shape))
         found = f"the smallest is {small.source} with {tuple(small.image.shape)} pixels"

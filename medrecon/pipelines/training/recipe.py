@@ -23,6 +23,7 @@ def _several(value: object) -> object:
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
 Range = tuple[float, float]
 OperatorCard = str | dict[str, Any]
+PatchSize = Annotated[int, Field(gt=0)] | tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
 class _Part(BaseModel):
@@ -70,8 +71,11 @@ class _Simulated(_Data):
     operator: OperatorCard | Annotated[tuple[OperatorCard, ...], Field(min_length=1)]
     """Recipe of the acquisition: a name that 'medrecon operators' lists, a YAML file, or a card; of several each
     slice draws one."""
-    patch: Annotated[int, Field(gt=0)] | None = None
-    """Side of random patches to train on; validation takes whole slices."""
+    patch: PatchSize | None = None
+    """Side of random patches to train on, or rows and columns at most; validation takes whole slices. The card of an
+    operator may have a patch of its own."""
+    shrink: tuple[Annotated[int, Field(gt=0)], ...] = (1,)
+    """Factors of which each slice draws one to be shrunken by, before the patch is cut; validation takes the last."""
     augment: bool = True
     """Turn and mirror."""
     noise: Range = (0.0, 0.0)
@@ -80,6 +84,11 @@ class _Simulated(_Data):
     """Range of the photons a ray, for CT."""
     contrast: Annotated[float, Field(ge=0)] = 0.0
     """Largest change of contrast in training: intensities to the power of exp(± this)."""
+    truth: Literal["clean", "acquired"] = "clean"
+    """The image itself, or what a fully sampled MRI acquisition with its noise would show."""
+    maps: Literal["espirit", "walsh", "low-resolution"] | None = None
+    """How coil sensitivities are estimated from simulated measurements, with an acquired truth; by default they are
+    known."""
     phase: bool = True
     """Give real images a smooth random phase where the operator wants complex ones."""
 
@@ -146,8 +155,8 @@ class TrainingPart(_Part):
     """Slices a process and step."""
     accumulate: Annotated[int, Field(gt=0)] = 1
     """Batches whose gradients are added before the optimizer steps."""
-    loss: Literal["l1", "ssim", "l1+ssim"] = "l1"
-    """Of images: L1 in real channels, SSIM of magnitudes, or both."""
+    loss: Literal["l1", "ssim", "l1+ssim", "relative-l1"] = "l1"
+    """Of images: L1 in real channels, SSIM of magnitudes, both, or L1 relative to that of the initial image."""
     optimizer: Literal["adamw", "adam", "rmsprop"] = "adamw"
     """Its name."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -110,13 +110,14 @@ class RunFolder:
             else {},
             "run": starts[-1],
         }
-        model.save(self.path / MODEL, card=_card(model, recipe, epoch, scores))
+        model.save(self.path / MODEL, card=model_card(model, recipe, epoch, scores))
         with atomic_path(self.path / MODEL / DETAILS, overwrite=True) as temporary:
             temporary.write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
 
     def check_resumable(self, content: Mapping[str, Any], recipe: TrainingRecipe, fingerprint: str) -> None:
         """Raise UsageError where recipe or data are no longer those of the checkpoint."""
-        before, now = dict(_flat(content["recipe"])), dict(_flat(recipe.model_dump(mode="json")))
+        first = TrainingRecipe.from_dict(content["recipe"], checkpoint.FILE)  # of an older version it lacks new keys
+        before, now = (dict(_flat(part.model_dump(mode="json"))) for part in (first, recipe))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         refused = [key for key in changed if not _may_change(key, before, now)]
         if refused:
@@ -174,7 +175,8 @@ def _may_change(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     return key in _MAY_CHANGE
 
 
-def _card(model: ReconstructionModel, recipe: TrainingRecipe, epoch: int, scores: Mapping[str, float]) -> str:
+def model_card(model: ReconstructionModel, recipe: TrainingRecipe, epoch: int, scores: Mapping[str, float]) -> str:
+    """Return the text of a model card: size, scores, recipe."""
     count = sum(parameter.numel() for parameter in model.parameters())
     found = "".join(f"| {name} | {value:.4g} |\n" for name, value in scores.items())
     return (
