@@ -21,6 +21,14 @@ def shared_data() -> Path:
     return DATA
 
 
+@pytest.fixture(autouse=True)
+def shipped_folder(monkeypatch, tmp_path_factory):
+    """Folder of the trained models that come with the package: empty, for tests say themselves what is in it."""
+    folder = tmp_path_factory.getbasetemp() / "no-checkpoints"
+    monkeypatch.setattr("medrecon.models.shipped.FOLDER", folder)
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
     if torch.cuda.is_available():

@@ -32,6 +32,7 @@ def doctor(*, as_json: Json = False) -> int:
     Exit code 1 if something that medrecon needs does not work.
     """
     from medrecon.cli.runtime import available_threads
+    from medrecon.models.shipped import shipped_models
 
     checks = {"Fourier transform": _fourier, "X-ray projector": _projector, "sandboxed HDF5": _sandbox}
     report: dict[str, Any] = {
@@ -40,6 +41,7 @@ def doctor(*, as_json: Json = False) -> int:
         "platform": platform.platform(),
         "threads": available_threads(),
         "device": _device(),
+        "trained models": list(shipped_models()),
         "packages": {name: _version(name) for name in _NEEDED},
         "optional": {name: _version(name) for name in _OPTIONAL},
         "programs": {name: shutil.which(name) is not None for name in _PROGRAMS},
@@ -56,6 +58,7 @@ def doctor(*, as_json: Json = False) -> int:
 
 def _show(report: dict[str, Any]) -> None:
     rows = [(name, str(report[name])) for name in ("medrecon", "python", "platform", "threads", "device")]
+    rows.append(("trained models", ", ".join(report["trained models"]) or "none"))
     rows += [(name, found or "MISSING: pip install " + name) for name, found in report["packages"].items()]
     rows += [
         (name, f"{found or 'not installed'} (optional: {_OPTIONAL[name]})")

@@ -20,7 +20,10 @@ _SUFFIXES = (".h5", ".hdf5", ".nii", ".nii.gz", ".npz", ".npy", ".mat", ".dcm", 
 
 
 def evaluate(
-    reconstruction: Annotated[Path, Parameter(help="Image, folder of images, or the folder of a training run.")],
+    reconstruction: Annotated[
+        Path,
+        Parameter(help="Image, folder of images, folder of a training run, or name of a trained model of ours."),
+    ],
     /,
     *changes: Changes,
     reference: Annotated[
@@ -37,7 +40,11 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[
-        Path | None, Parameter(alias="-o", help="Of a run: folder for evaluation.json and evaluation.png.")
+        Path | None,
+        Parameter(
+            alias="-o",
+            help="Of a run: folder for evaluation.json and evaluation.png; by default evaluation in that of the run.",
+        ),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -56,7 +63,10 @@ def evaluate(
     medrecon evaluate runs/a --data multicoil_val --data.mask.acceleration 8 --data.mask.center-fraction 0.04
     """
     if reference is None:
-        if not any((reconstruction / part / "config.json").is_file() for part in ("", "model")):
+        from medrecon.models.shipped import shipped_models
+
+        found = any((reconstruction / part / "config.json").is_file() for part in ("", "model"))
+        if not found and str(reconstruction) not in shipped_models():
             raise UsageError(
                 f"{reconstruction}: give --reference to compare images with; only the folder of a training run needs "
                 "none"

@@ -29,11 +29,12 @@ def evaluate_run(
     Parameters
     ----------
     folder
-        Of a run or a model.
+        Of a run or a model, or the name of one that comes with medrecon.
     data, changes
         What to judge it on, see :func:`~medrecon.pipelines.training.judge.judge`.
     output
-        Folder for ``evaluation.json`` and ``evaluation.png``; ``evaluation`` in the folder of the run by default.
+        Folder for ``evaluation.json`` and ``evaluation.png``; ``evaluation`` in the folder of the run by default,
+        ``evaluation-NAME`` for a model that comes with medrecon.
     device, threads, as_json, quiet
         As for every command.
     """
@@ -57,7 +58,8 @@ def evaluate_run(
         "volumes": [_line(score) for score in verdict.scores],
         "missing": verdict.missing,
     }
-    target = output or folder / "evaluation"
+    # the model of medrecon's own has no folder of a run to write to
+    target = output or (folder / "evaluation" if folder.is_dir() else Path(f"evaluation-{folder.name}"))
     with atomic_path(target / "evaluation.json", overwrite=True) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_sheet(verdict.pictures, target / "evaluation.png")

@@ -25,6 +25,7 @@ from medrecon.cli.options import (
 if TYPE_CHECKING:
     from medrecon.io.scan import Scan
     from medrecon.operators.ct.base import XRayTransform
+    from medrecon.reconstructors.plan import ReconstructionPlan
 
 
 def info(
@@ -80,14 +81,15 @@ def info(
     print_table("", ("", ""), rows)
 
 
-def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
-    """Return what there is to say about a scan (the first of its ``slices`` with data), ready for JSON."""
+def describe(scan: "Scan", plan: "ReconstructionPlan | None" = None) -> dict[str, Any]:
+    """Return what there is to say about a scan (the first slice of a plan with data), ready for JSON."""
     from medrecon.io.scan import CartesianAcquisition
     from medrecon.operators.ct.base import XRayTransform
-    from medrecon.reconstructors.volume import choose_method, first_slice
+    from medrecon.reconstructors.choice import first_slice
+    from medrecon.reconstructors.plan import CHECKPOINT, ReconstructionPlan, settled
 
-    first = first_slice(scan, slices)
-    method, reason = choose_method(scan, first)
+    plan, reason = settled(plan or ReconstructionPlan(), scan)
+    first = first_slice(scan, plan.slices)
     acquisition = scan.acquisition
     found: dict[str, Any] = {"file": scan.source.name, "format": scan.format, "modality": scan.modality}
     found["slices"] = len(scan.measurements)
@@ -109,7 +111,9 @@ def describe(scan: "Scan", slices: range | None = None) -> dict[str, Any]:
     found["reference"] = scan.reference is not None
     found["header"] = dict(scan.header)
     found["notes"] = list(scan.notes)
-    found["method"] = {"name": method, "reason": reason}
+    found["method"] = {"name": plan.method, "reason": reason}
+    if CHECKPOINT in plan.parameters:
+        found["method"]["checkpoint"] = Path(plan.parameters[CHECKPOINT]).name
     return found
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from medrecon.io import ReadOptions, Scan
     from medrecon.io.writers.registry import OutputPlan
     from medrecon.reconstructors.base import Reconstructor
-    from medrecon.reconstructors.volume import ReconstructionPlan
+    from medrecon.reconstructors.plan import ReconstructionPlan
 
 _METHOD = Group("Method")
 _OUTPUT = Group("Output")
@@ -89,8 +89,8 @@ def reconstruct(
     maps: Annotated[
         str | None,
         Parameter(
-            help="Coil sensitivities: espirit (default), walsh, low-resolution, or a file that holds them. With "
-            "--checkpoint the default is what the model was trained with.",
+            help="Coil sensitivities: espirit (default), walsh, low-resolution, or a file that holds them. With a "
+            "trained model the default is what it was trained with.",
             group=_METHOD,
         ),
     ] = None,
@@ -100,7 +100,11 @@ def reconstruct(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        Parameter(help="Folder of a training run or a trained model; it names the method.", group=_METHOD),
+        Parameter(
+            help="Folder of a training run or a trained model, or the name of one that 'medrecon methods' lists; it "
+            "names the method.",
+            group=_METHOD,
+        ),
     ] = None,
     nonnegative: Annotated[
         bool | None, Parameter(help="Keep real images at or above 0 (fbp, sirt, tv).", group=_METHOD)
@@ -129,9 +133,11 @@ def reconstruct(
 ) -> int:
     """Reconstruct raw data to an image with its geometry, and a JSON sidecar that tells how.
 
-    Without --method, fully sampled MRI gets the root sum of squares, densely sampled CT filtered
-    back-projection, and everything else the default of 'medrecon methods'. In MRI the
-    sampling mask comes from the file, from --mask, or is read off the exact zeros, and coil
+    Without --method, fully sampled MRI gets the root sum of squares. Everything else gets the trained
+    model that comes with medrecon for its modality, where there is one and the scan is like those that
+    it was trained for; if not, densely sampled CT gets filtered back-projection, and the rest the
+    default of 'medrecon methods'. --lambda, --iterations and their like ask for a classical method. In
+    MRI the sampling mask comes from the file, from --mask, or is read off the exact zeros, and coil
     sensitivities come from the calibration lines. Not for diagnostic use.
 
     Examples: medrecon reconstruct scan.h5 -o out/;
@@ -141,7 +147,7 @@ def reconstruct(
     """
     set_up_log(quiet=quiet)
     from medrecon.io import ReadOptions
-    from medrecon.reconstructors.volume import ReconstructionPlan, prepare_method
+    from medrecon.reconstructors.plan import ReconstructionPlan, prepare_method
 
     options = ReadOptions(
         key=key,
@@ -166,17 +172,13 @@ def reconstruct(
         "nonnegative": nonnegative,
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
-    if checkpoint is not None and method == "auto":
-        from medrecon.reconstructors.learned import method_of_checkpoint
-
-        method = method_of_checkpoint(checkpoint)
     files, folders = _expanded(files)
     if folders and output_format is None:
         output_format = "hdf5"  # as fastMRI's submissions are
     plan = ReconstructionPlan(
         method=method,
         parameters={name: value for name, value in parameters.items() if value is not None},
-        maps=maps if maps in _MAPS else "espirit",  # type: ignore[arg-type]  # one of the literals
+        maps=maps if maps in _MAPS else None,  # type: ignore[arg-type]  # one of the literals
         device=set_up_torch(device, threads),
         seed=seed,
     )
@@ -187,11 +189,6 @@ def reconstruct(
         [*files, options.mask, options.maps, options.calibration, template],
     )
     reconstructor = prepare_method(plan)
-    if checkpoint is not None:
-        from medrecon.reconstructors.learned import preparation
-
-        _, trained_maps, crop = preparation(checkpoint)
-        plan = replace(plan, maps=plan.maps if maps is not None else trained_maps, crop_readout=crop)
     results, codes = [], []
     for file, target in zip(files, outputs, strict=True):
         try:
@@ -284,15 +281,14 @@ def _one(
     if not quiet:
         evidence = "" if residual is None else f", residual {residual['mean']:.3g}"
         say(f"{file.name}: {used}, {len(image.array)} slices in {seconds:.1f} s{evidence}")
-    return {"input": file.name, "output": [str(path) for path in written], "method": used, "residual": residual}
+    done = {"method": used, "residual": residual, "seconds": image.provenance["seconds"]}
+    return {"input": file.name, "output": [str(path) for path in written], **done}
 
 
 def _dry(scan: "Scan", plan: "ReconstructionPlan", target: "OutputPlan") -> dict[str, Any]:
     from medrecon.cli.info import describe
 
-    found = describe(scan, plan.slices)
-    if plan.method != "auto":
-        found["method"] = {"name": plan.method, "reason": "asked for"}
+    found = describe(scan, plan)
     say(f"dry run: {scan.source.name} ({scan.format}) by {found['method']['name']}: {found['method']['reason']}")
     say(f"dry run: would write {target.path} and {target.sidecar.name}")
     return {"input": scan.source.name, "dry_run": True, "would_write": str(target.path), **found}

@@ -56,8 +56,8 @@ def load_ground_truth(
     Parameters
     ----------
     paths
-        NIfTI, DICOM (each series of a folder is a volume, each patient a subject), PNG, JPEG, TIFF, NPY, NPZ, MAT, HDF5 with a
-        reconstruction; other folders are searched, in the order of names.
+        NIfTI, DICOM (each series of a folder is a volume, each patient a subject), PNG, JPEG, TIFF, NPY, NPZ, MAT,
+        HDF5 with a reconstruction; other folders are searched, in the order of names.
     key
         Variable in array files.
     modality

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from medrecon import __version__
-from medrecon.errors import InputError, MedreconError
+from medrecon.errors import InputError, MedreconError, NumericalError
+from medrecon.models.shipped import checkpoint_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DETAILS = "training.json"
@@ -19,7 +21,7 @@ M = TypeVar("M", bound=ModelMixin)
 
 
 def load_model(cls: type[M], folder: Path) -> M:
-    """Return the model of a local folder, all of whose weights are there and finite.
+    """Return the model of a local folder, all of whose weights are there and finite, in single precision.
 
     ``from_pretrained`` fills what is missing with random numbers and only logs it.
 
@@ -28,6 +30,7 @@ def load_model(cls: type[M], folder: Path) -> M:
     InputError
         For anything else.
     """
+    folder = model_folder(folder)
     found = class_name(folder, cls.__name__)
     if found != cls.__name__:
         raise InputError(f"{folder / 'config.json'}: describes a {found}, expected {cls.__name__}")
@@ -55,12 +58,12 @@ def load_model(cls: type[M], folder: Path) -> M:
     bad = sorted(name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all()))
     if bad:
         raise InputError(f"{folder / WEIGHTS}: {len(bad)} tensors hold NaN or Inf, the first is {bad[0]!r}")
-    loaded: M = model
+    loaded: M = torch.nn.Module.float(model)  # whatever precision it is stored in
     return loaded
 
 
-def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
-    """Write a model; every file appears whole or not at all, the weights before the rest."""
+def save_model(model: ModelMixin, folder: Path, card: str | None, *, half: bool = False) -> None:
+    """Write a model, in half precision if asked for; files appear whole or not at all, the weights before the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         temporary = Path(name)
@@ -71,6 +74,8 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
             raise MedreconError(
                 f"{folder}: the model could not be written ({error}); what was there before is as it was: make room"
             ) from error
+        if half:
+            _halve(temporary / WEIGHTS)
         config = json.loads((temporary / "config.json").read_text())
         config.pop("_name_or_path", None)  # of the folder that it was loaded from
         (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -81,7 +86,12 @@ def save_model(model: ModelMixin, folder: Path, card: str | None) -> None:
 
 
 def model_folder(folder: Path) -> Path:
-    """Return the folder that holds config.json: this one, or ``model`` in it where this is that of a training run."""
+    """Return the folder that holds config.json: this one, or ``model`` in it where this is that of a training run.
+
+    The bare name of a model that comes with medrecon is its folder, see
+    :func:`~medrecon.models.shipped.checkpoint_folder`.
+    """
+    folder = checkpoint_folder(folder)
     inner = folder / "model"
     return inner if not (folder / "config.json").is_file() and (inner / "config.json").is_file() else folder
 
@@ -130,6 +140,17 @@ def class_name(folder: Path, expected: str = "ReconstructionModel") -> str | Non
         raise InputError(f"{path}: cannot be read ({error})") from error
     found = config.get("_class_name") if isinstance(config, dict) else None
     return found if isinstance(found, str) else None
+
+
+def _halve(path: Path) -> None:
+    """Rewrite weights in half precision."""
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    bad = sorted(name for name, value in halved.items() if not bool(torch.isfinite(value).all()))
+    if bad:
+        raise NumericalError(
+            f"{len(bad)} tensors do not fit into half precision, the first is {bad[0]!r}; save in full"
+        )
+    save_file(halved, path, metadata={"format": "pt"})
 
 
 def _card(model: ModelMixin) -> str:

@@ -126,14 +126,15 @@ def load_trained(folder: str | Path) -> ReconstructionModel:
     Parameters
     ----------
     folder
-        As ``save`` writes it, or that of a training run, which holds one under ``model``.
+        As ``save`` writes it, or that of a training run, which holds one under ``model``, or the name of one of
+        :func:`~medrecon.models.shipped.shipped_models`.
 
     Raises
     ------
     InputError
         For a folder that holds no model, an unknown one, or one that is incomplete or damaged.
     """
-    return trained_class(folder).load(model_folder(Path(folder)))
+    return trained_class(folder).load(folder)
 
 
 def _places() -> dict[str, str]:

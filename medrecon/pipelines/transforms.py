@@ -20,8 +20,8 @@ from medrecon.operators.coils import MapMethod
 from medrecon.pipelines.measured import measured_scan
 from medrecon.pipelines.metadata import without_measurements
 from medrecon.reconstructors.base import Setting
-from medrecon.reconstructors.learned import preparation
-from medrecon.reconstructors.volume import ReconstructionPlan, prepare_method, reconstruct_scan
+from medrecon.reconstructors.plan import CHECKPOINT, ReconstructionPlan, prepare_method
+from medrecon.reconstructors.volume import reconstruct_scan
 
 OPERATOR = "_operator"
 
@@ -39,11 +39,11 @@ class Reconstruct(Transform):
     Parameters
     ----------
     method
-        See :class:`~medrecon.reconstructors.volume.ReconstructionPlan`: "auto", "rss" or a method's name.
+        See :class:`~medrecon.reconstructors.plan.ReconstructionPlan`: "auto", "rss" or a method's name.
     parameters
         Of the method.
     checkpoint
-        Folder of a trained model; "auto" then is the method of that model.
+        Folder of a trained model, or the name of one that comes with medrecon; "auto" then is the method of that model.
     maps
         How coil sensitivities are estimated: "espirit", "walsh" or "low-resolution"; by default as a checkpoint
         was trained, else "espirit".
@@ -66,19 +66,10 @@ class Reconstruct(Transform):
     ) -> None:
         if maps is not None and maps not in get_args(MapMethod):
             raise UsageError(f"Reconstruct: maps must be one of {', '.join(get_args(MapMethod))}, got {maps!r}")
-        given, crop = dict(parameters or {}), False
+        given = dict(parameters or {})
         if checkpoint is not None:
-            given["checkpoint"] = str(checkpoint)
-            learned, trained_maps, crop = preparation(checkpoint)
-            method, maps = learned if method == "auto" else method, maps or trained_maps
-        self.plan = ReconstructionPlan(
-            method=method,
-            parameters=given,
-            maps=maps or "espirit",
-            device=torch.device(device),
-            seed=seed,
-            crop_readout=crop,
-        )
+            given[CHECKPOINT] = str(checkpoint)
+        self.plan = ReconstructionPlan(method, given, maps, device=torch.device(device), seed=seed)
         self._reconstructor = prepare_method(self.plan)
 
     def __call__(self, img: Tensor, operator: LinearOperator | None = None) -> MetaTensor:

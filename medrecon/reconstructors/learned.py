@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medrecon.errors import InputError, NumericalError, UsageError
 from medrecon.io.digest import file_digest
+from medrecon.models.shipped import shipped_models
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import MapMethod
 from medrecon.operators.scaling import unit_peak
@@ -63,7 +64,8 @@ class LearnedReconstructor(Reconstructor):
     ----------
     checkpoint
         Folder with ``config.json`` and ``*.safetensors``, as ``save`` and ``save_pretrained`` write it, or
-        that of a training run, which holds one under ``model``.
+        that of a training run, which holds one under ``model``, or the name of one of
+        :func:`~medrecon.models.shipped.shipped_models`.
 
     Raises
     ------
@@ -77,7 +79,8 @@ class LearnedReconstructor(Reconstructor):
         super().__init__()
         name = self.registered_name
         if checkpoint is None:
-            raise UsageError(f"{name}: needs the folder of a trained model, give it with --checkpoint")
+            names = f" (or {', '.join(shipped_models())})" if shipped_models() else ""
+            raise UsageError(f"{name}: needs the folder of a trained model{names}, give it with --checkpoint")
         self.checkpoint = str(checkpoint)
         from medrecon.models.files import WEIGHTS, model_folder
         from medrecon.models.registry import load_trained, trained_class

@@ -10,7 +10,8 @@ import torch
 from medrecon.io import CartesianAcquisition, Geometry, Scan, SliceStack, read_scan
 from medrecon.io.oversampling import crop_readout, without_readout_oversampling
 from medrecon.operators import Inpainting
-from medrecon.reconstructors.volume import ReconstructionPlan, reconstruct_scan
+from medrecon.reconstructors.plan import ReconstructionPlan
+from medrecon.reconstructors.volume import reconstruct_scan
 
 SLICES, COILS, HEIGHT, WIDTH, ROWS, COLUMNS = 3, 4, 37, 22, 17, 19
 

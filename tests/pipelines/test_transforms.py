@@ -17,7 +17,8 @@ from medrecon.errors import NumericalError, OperatorError, UsageError
 from medrecon.io import read_scan
 from medrecon.operators import Inpainting
 from medrecon.pipelines import KSpaceReader, Reconstruct, Reconstructd
-from medrecon.reconstructors.volume import ReconstructionPlan, reconstruct_scan
+from medrecon.reconstructors.plan import ReconstructionPlan
+from medrecon.reconstructors.volume import reconstruct_scan
 
 
 @pytest.fixture

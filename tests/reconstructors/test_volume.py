@@ -12,7 +12,9 @@ from medrecon.io.checks import with_checks
 from medrecon.io.scan import CartesianAcquisition
 from medrecon.operators import Inpainting
 from medrecon.operators.fourier import centred_fft
-from medrecon.reconstructors.volume import ReconstructionPlan, choose_method, reconstruct_scan, slices_geometry
+from medrecon.reconstructors.choice import choose_method
+from medrecon.reconstructors.plan import ReconstructionPlan
+from medrecon.reconstructors.volume import reconstruct_scan, slices_geometry
 from medrecon.simulation import brain_phantom
 
 
@@ -104,7 +106,7 @@ def test_the_reason_tells_an_empty_border_from_full_sampling():
     for border, words in ((0, "fully sampled"), (5, "without gaps, R = 1.33")):
         kspace[..., :border] = 0
         scan = Scan(Path("x"), "test", SliceStack.from_tensor(kspace), CartesianAcquisition(), geometry)
-        name, reason = choose_method(scan)
+        name, reason = choose_method(scan)[:2]
         assert name == "rss"
         assert words in reason
 

@@ -43,7 +43,7 @@ def judge(
     Parameters
     ----------
     folder
-        Of a run, or of the model in it.
+        Of a run, or of the model in it, or the name of a model that comes with medrecon.
     paths
         Files or folders; by default what the run has held out.
     changes
@@ -79,6 +79,8 @@ def judge(
 
 
 def _held_out(recipe: TrainingRecipe, details: Mapping[str, Any], folder: Path) -> Data:
+    if "fingerprint" not in details.get("run", {}):
+        raise UsageError(f"{folder}: does not say where the data of its training lie; name data with --data")
     data = load_data(recipe)
     if data.fingerprint != details.get("run", {}).get("fingerprint"):
         raise UsageError(

@@ -1,0 +1,193 @@
+"""What a trained model was trained for, and whether measurements lie within."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+from torch import Tensor
+
+from medrecon.errors import InputError
+from medrecon.io.scan import CartesianAcquisition
+from medrecon.models.shipped import SCOPE, checkpoint_folder, shipped_models
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.block_cs import BlockCompressedSensing
+from medrecon.operators.cartesian_mri import CartesianMRI
+from medrecon.operators.ct.base import XRayTransform
+from medrecon.reconstructors.mri import acceleration
+from medrecon.reconstructors.noise import kspace_noise, sinogram_noise
+
+Modality = Literal["mri", "ct", "cs"]
+
+_LIMITS: dict[str, tuple[str, ...]] = {
+    "mri": ("acceleration", "coils", "matrix", "noise"),
+    "ct": ("views", "degrees", "matrix", "noise"),
+    "cs": ("ratio", "block_size", "channels", "matrix"),
+}
+_WORDS = {
+    "acceleration": "R = {} is",
+    "coils": "{} coils are",
+    "matrix": "a matrix side of {} is",
+    "noise": "noise of {} of the peak is",
+    "views": "{} views are",
+    "degrees": "an arc of {} degrees is",
+    "ratio": "a ratio of {} is",
+    "block_size": "a block size of {} is",
+    "channels": "{} channels are",
+}
+
+
+class Limits(NamedTuple):
+    """Smallest and largest value."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The measurements that a model was trained for, the content of ``scope.json``.
+
+    Parameters
+    ----------
+    modality
+        "mri" (Cartesian k-space), "ct" (sinograms) or "cs" (block compressed sensing).
+    limits
+        By name. For "mri": ``acceleration``, ``coils``, ``matrix`` (rows and columns of k-space) and ``noise``, the
+        standard deviation as a fraction of the brightest pixel. For "ct": ``views``, ``degrees``, ``matrix`` and
+        ``noise``, as a fraction of the largest line integral. For "cs": ``ratio``, ``block_size``, ``channels``,
+        ``matrix``. What is left out is not checked.
+    geometry
+        CT: names of operators, such as "ct-parallel", which includes "ct-parallel-astra"; all by default.
+    """
+
+    modality: Modality
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    geometry: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, content: object, source: str) -> Self:
+        """Return the scope that a file describes: a range is [low, high], a single number its upper end.
+
+        Parameters
+        ----------
+        content
+            As JSON or YAML was read.
+        source
+            Name of the file, for messages.
+
+        Examples
+        --------
+        >>> Scope.from_dict({"modality": "mri", "acceleration": [2, 10], "noise": 0.05}, "scope.json").limits["noise"]
+        Limits(low=0.0, high=0.05)
+        """
+        if not isinstance(content, dict) or content.get("modality") not in get_args(Modality):
+            raise InputError(f"{source}: expected 'modality', one of {', '.join(get_args(Modality))}, and its limits")
+        modality: Modality = content["modality"]
+        known = (*_LIMITS[modality], *(["geometry"] if modality == "ct" else []))
+        unknown = sorted(str(key) for key in content.keys() - {"modality", *known})
+        if unknown:
+            raise InputError(f"{source}: unknown key {unknown[0]!r} for {modality}; known: {', '.join(known)}")
+        geometry = content.get("geometry", ())
+        if isinstance(geometry, str) or not all(isinstance(name, str) for name in geometry):
+            raise InputError(f"{source}: geometry: expected a list of names of operators, got {geometry!r}")
+        limits = {key: _limits(content[key], f"{source}: {key}") for key in _LIMITS[modality] if key in content}
+        return cls(modality, limits, tuple(geometry))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` reads."""
+        geometry = {"geometry": list(self.geometry)} if self.geometry else {}
+        return {"modality": self.modality, **{key: list(pair) for key, pair in self.limits.items()}, **geometry}
+
+    def refusal(self, operator: LinearOperator, measurements: Tensor) -> str | None:
+        """Return why a slice lies outside, in words; None where it lies within.
+
+        Parameters
+        ----------
+        operator
+            Of the slice. For MRI maps are not needed.
+        measurements
+            (1, *operator.data_shape); without maps, coils may stand first.
+        """
+        if modality_of(operator) != self.modality:
+            return f"it is for {self.modality}, not for {type(operator).__name__}"
+        if len(operator.image_shape) != 3:
+            return f"images of shape {operator.image_shape} are not two-dimensional"
+        kind = operator.registered_name or type(operator).__name__
+        if self.geometry and not any(kind == name or kind.startswith(f"{name}-") for name in self.geometry):
+            return f"the geometry is {kind}, not the {' or '.join(self.geometry)} that it was trained for"
+        values = _measured(operator, measurements)
+        for name, limits in self.limits.items():
+            for value in values[name]:
+                # limits are round numbers, what is measured is not: an arc of 180.00001 degrees
+                if not limits.low * (1 - 1e-3) <= value <= limits.high * (1 + 1e-3):
+                    found = _WORDS[name].format(_number(name, value))
+                    return f"{found} beyond the {_span(name, limits)} that it was trained for"
+        return None
+
+
+def modality_of(acquisition: CartesianAcquisition | LinearOperator) -> Modality | None:
+    """Return the modality of measurements, None where models have no name for it."""
+    kinds: dict[type, Modality] = {
+        CartesianAcquisition: "mri",
+        CartesianMRI: "mri",
+        XRayTransform: "ct",
+        BlockCompressedSensing: "cs",
+    }
+    return next((modality for kind, modality in kinds.items() if isinstance(acquisition, kind)), None)
+
+
+def read_scope(checkpoint: str | Path) -> Scope | None:
+    """Return the scope of a model, None where nothing is said."""
+    path = checkpoint_folder(checkpoint) / SCOPE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    return Scope.from_dict(content, str(path))
+
+
+def shipped_scopes(modality: Modality | None) -> dict[str, Scope]:
+    """Return the scopes of the models that come with medrecon for a modality, by the name of the model."""
+    scopes = {name: read_scope(folder) for name, folder in shipped_models().items()}
+    return {name: scope for name, scope in scopes.items() if scope is not None and scope.modality == modality}
+
+
+def _measured(operator: LinearOperator, measurements: Tensor) -> dict[str, tuple[float, ...]]:
+    """Return the value of everything that can be limited."""
+    matrix = tuple(float(side) for side in operator.image_shape[-2:])
+    if isinstance(operator, CartesianMRI):
+        kspace = measurements.reshape(-1, *operator.image_shape[-2:])
+        mask = operator.mask[0].to(kspace.device)
+        noise = kspace_noise(kspace, mask)
+        return {"acceleration": (acceleration(mask),), "coils": (len(kspace),), "matrix": matrix, "noise": (noise,)}
+    if isinstance(operator, XRayTransform):
+        views, noise = float(operator.data_shape[1]), sinogram_noise(measurements)
+        return {"views": (views,), "degrees": (360 * operator.turns,), "matrix": matrix, "noise": (noise,)}
+    if isinstance(operator, BlockCompressedSensing):
+        channels, side = float(operator.image_shape[0]), float(operator.block_size)
+        return {"ratio": (operator.ratio,), "block_size": (side,), "channels": (channels,), "matrix": matrix}
+    raise InputError(f"{type(operator).__name__}: nothing is known to limit")
+
+
+def _limits(value: object, what: str) -> Limits:
+    ends = value if isinstance(value, list) else [0.0, value]
+    numbers = [float(end) for end in ends if isinstance(end, int | float) and math.isfinite(end)]
+    if len(ends) != 2 or len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise InputError(f"{what}: expected [smallest, largest], or the largest, got {value!r}")
+    return Limits(*numbers)
+
+
+def _number(name: str, value: float) -> str:
+    return f"{100 * value:.3g} %" if name == "noise" else f"{value:.4g}"
+
+
+def _span(name: str, limits: Limits) -> str:
+    if limits.low == limits.high:
+        return _number(name, limits.high)
+    scale, unit = (100, " %") if name == "noise" else (1, "")
+    return f"{scale * limits.low:.4g} to {scale * limits.high:.4g}{unit}"
