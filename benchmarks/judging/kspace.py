@@ -1,0 +1,85 @@
+"""Measured k-space, undersampled afterwards; the truth is the root sum of squares of all of it.
+
+λ is chosen on simulated slices of training subjects with the same mask and as many coils. Of the files that are
+here one is undersampled already and has no truth: its rows are residuals only. The four-channel brain is
+kept twice, as coil images and as ISMRMRD file made of them, and judged once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medrecon.datasets import GroundTruth
+from medrecon.io import read_scan
+from medrecon.io.options import ReadOptions
+from medrecon.operators.fourier import centred_ifft
+
+from .case import Case, Work
+from .mri import Setup, known, lines, measured_case, radial, tuning_cases
+
+
+def poisson(coils: int) -> Setup:
+    """Return the acquisition of points at 8x."""
+    parameters = {"acceleration": 8, "center_fraction": 0.06, "growth": 2.0}
+    return Setup(f"{coils} coils, Poisson disc 8x", "poisson-disc", parameters, coils)
+
+
+FILES = {
+    "brain T2, 4 coils": (
+        "ismrmrd_brain_4ch_derived/brain_4ch_full.h5",
+        (lines("equispaced", 4, 4), lines("random", 4, 4), lines("equispaced", 8, 4), poisson(4)),
+    ),
+    "sagittal T1 head": ("larson_sagittal_T1_1ch/se_t1_sag_data.mat", (radial(25), lines("random", 4, 1))),
+    "axial T2, k-space of a magnitude": ("swastling_axial_T2_fft/kspace.mat", (radial(25), lines("random", 4, 1))),
+}
+NO_TRUTH = {
+    "brain, 8 coils, measured at 8x": ("sigpy_brain_8ch_R8/cartesian_ksp.npy", "coil,y,x", poisson(8)),
+    "object of SIRF, 4 coils, measured at 2x": (
+        "ismrmrd_sirf_grappa2_simulated/grappa2_1rep.h5",
+        None,
+        lines("equispaced", 4, 4),
+    ),
+}
+MAGNITUDE_7T = "pysap_7T_brain_ref/example_mri_ref_image_2d.npy"
+
+
+def works(folder: Path, tuning: Sequence[GroundTruth]) -> Iterable[Work]:
+    """Yield the work on the files that are there."""
+
+    def work(name: str, setup: Setup, measure: Callable[[], Sequence[Case]]) -> Work:
+        return Work(name, "mri", measure, setup.name, tuning_cases(tuning, setup))
+
+    for name, (file, setups) in FILES.items():
+        if not (folder / file).is_file():
+            print(f"{name} is left out: no {folder / file}")
+            continue
+        for setup in setups:
+            yield work(f"measured k-space, {name}, {setup.name}", setup, partial(_undersampled, folder / file, setup))
+    if (folder / MAGNITUDE_7T).is_file():
+        for setup in (radial(25), lines("random", 4, 8)):
+            yield work(f"simulated MRI of a 7T T2* brain, {setup.name}", setup, partial(_of_7t, folder, setup))
+    for name, (file, axes, setup) in NO_TRUTH.items():
+        if (folder / file).is_file():
+            yield work(f"measured k-space, {name}", setup, partial(_as_measured, folder / file, axes))
+
+
+def _undersampled(file: Path, setup: Setup) -> list[Case]:
+    full = read_scan(file).measurements[0]
+    truth = torch.linalg.vector_norm(centred_ifft(full), dim=0).numpy()
+    mask = setup.mask((full.shape[-2], full.shape[-1]), torch.Generator().manual_seed(0))
+    y, operator = known((full * mask)[None], mask)
+    return [Case(file.name, file.name, y, operator, truth)]
+
+
+def _as_measured(file: Path, axes: str | None) -> list[Case]:
+    data = read_scan(file, ReadOptions(axes=axes)).measurements[0]
+    y, operator = known(data[None], (data != 0).any(0))
+    return [Case(file.name, file.name, y, operator, None)]
+
+
+def _of_7t(folder: Path, setup: Setup) -> list[Case]:
+    plane = torch.from_numpy(np.load(folder / MAGNITUDE_7T, allow_pickle=False)).float()
+    return [measured_case(plane / plane.max(), setup, 0, MAGNITUDE_7T, "7T")]
