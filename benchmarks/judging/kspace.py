@@ -28,7 +28,7 @@ def poisson(coils: int) -> Setup:
 
 
 FILES = {
-    "brain T2, 4 coils": (
+    "T2 brain": (
         "ismrmrd_brain_4ch_derived/brain_4ch_full.h5",
         (lines("equispaced", 4, 4), lines("random", 4, 4), lines("equispaced", 8, 4), poisson(4)),
     ),

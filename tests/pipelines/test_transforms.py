@@ -15,7 +15,8 @@ from monai.transforms.spatial.dictionary import Flipd
 from medrecon.cli import main
 from medrecon.errors import NumericalError, OperatorError, UsageError
 from medrecon.io import read_scan
-from medrecon.operators import Inpainting
+from medrecon.models import build_model
+from medrecon.operators import CartesianMRI, Inpainting
 from medrecon.pipelines import KSpaceReader, Reconstruct, Reconstructd
 from medrecon.reconstructors.plan import ReconstructionPlan
 from medrecon.reconstructors.volume import reconstruct_scan
@@ -200,3 +201,19 @@ def test_mask_that_does_not_fit(fastmri_file):
     cropped = raw[..., 4:-4]
     with pytest.raises(UsageError, match="sampling mask"):
         Reconstruct("rss")(cropped)
+
+
+def test_trained_model_of_the_package(undersampled, monkeypatch, tmp_path):
+    """By itself within its scope, and by name; also where an operator comes with the item."""
+    monkeypatch.setattr("medrecon.models.shipped.FOLDER", tmp_path)
+    torch.manual_seed(0)
+    build_model("idm", image_channels=2, preset="tiny", parameters={"steps": 1}).save(tmp_path / "mri", half=True)
+    (tmp_path / "mri" / "scope.json").write_text('{"modality": "mri", "acceleration": [1.2, 4]}')
+    for options in ({}, {"checkpoint": "mri"}, {"method": "idm"}):
+        history = json.loads(Reconstructd("raw", **options)(load(undersampled))["raw"].meta["reconstruction"])
+        assert history["method"] == "idm"
+        assert history["parameters"]["checkpoint"] == "mri"
+    operator = CartesianMRI(torch.arange(20) % 2 == 0, image_shape=(24, 20))
+    kspace = operator(torch.rand(1, 1, 24, 20).to(torch.complex64)).movedim(0, 1)
+    history = json.loads(Reconstruct()(kspace, operator).meta["reconstruction"])
+    assert history["method_reason"] == "R = 2.00, 1 coil: within the scope of the trained model 'mri'"
