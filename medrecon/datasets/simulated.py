@@ -53,7 +53,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         Factors of which each sample draws one: so many pixels along each axis become one, before the patch is
         cut. A patch of a shrunken body is the whole body, with its long rays and few views.
     augment
-        Whether to turn by quarters and to mirror.
+        Whether to turn by quarters (by halves where that would change the shape of the sample) and to mirror.
     noise
         Range from which the relative noise of a sample is drawn, see :func:`~medrecon.simulation.simulate`.
     counts
@@ -167,11 +167,13 @@ class SimulatedDataset(Dataset[TrainingSample]):
             0 if len(self.shrink) == 1 else int(torch.randint(len(self.shrink), (), generator=generator))
         ]
         image = _shrunken(truth.image, factor)
+        patch = self.patches.get(recipe.name, self.patch)
         if self.augment:
             quarters, mirrored = (int(torch.randint(high, (1,), generator=generator)) for high in (4, 2))
-            image = torch.rot90(image, quarters)
+            turned = patch is not None and _within(image.shape[::-1], patch) == _within(image.shape, patch)
+            image = torch.rot90(image, quarters if turned or image.shape[0] == image.shape[1] else quarters // 2 * 2)
             image = image.flip(0) if mirrored else image
-        image = _patch(image, self.patches.get(recipe.name, self.patch), generator)
+        image = _patch(image, patch, generator)
         if self.contrast:
             gamma = math.exp(self.contrast * (2 * float(torch.rand((), generator=generator)) - 1))
             image = _with_contrast(image, gamma)
