@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.datasets.batch import centre_magnitude
 from medrecon.operators import LinearOperator
 
 Plane = NDArray[Any]
@@ -59,8 +60,7 @@ class Work:
 
 def plane_of(image: Tensor) -> Plane:
     """Return what a reader sees of images (1, C, H, W): the magnitude over map sets, or the real image itself."""
-    shown = torch.linalg.vector_norm(image[0], dim=0) if image.is_complex() else image[0, 0]
-    return shown.numpy().astype(np.float64)
+    return centre_magnitude(image)[0].numpy().astype(np.float64)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:

@@ -5,10 +5,8 @@ from torch import Tensor
 
 from medrecon.errors import InputError, NumericalError
 from medrecon.operators.cartesian_mri import CartesianMRI
-from medrecon.operators.coils import MapMethod, estimate_maps, find_calibration_region
+from medrecon.operators.coils import LEAST_CALIBRATION, MapMethod, estimate_maps, find_calibration_region
 from medrecon.simulation import simulate
-
-_LEAST_CALIBRATION = 8
 
 
 def acquire(
@@ -57,7 +55,7 @@ def acquire(
 
 def _estimated(kspace: Tensor, mask: Tensor, shape: tuple[int, ...], method: MapMethod) -> Tensor | None:
     try:
-        region = find_calibration_region(kspace, mask, min_size=_LEAST_CALIBRATION)
+        region = find_calibration_region(kspace, mask, min_size=LEAST_CALIBRATION)
         return estimate_maps(region.extract(kspace), (shape[0], shape[1]), method)
     except (InputError, NumericalError):
         return None

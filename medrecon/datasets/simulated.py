@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from medrecon.simulation.photons import photon_counts
 
 Patch = int | tuple[int, int]
 """Side of a square, or at most so many rows and columns."""
+T = TypeVar("T")
 _TRIES = 8
 
 
@@ -163,9 +164,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         generator = self._draws.generator(index)
         truth = self.images[index]
         recipe = self._recipe(truth, generator)
-        factor = self.shrink[
-            0 if len(self.shrink) == 1 else int(torch.randint(len(self.shrink), (), generator=generator))
-        ]
+        factor = _one_of(self.shrink, generator)
         image = _shrunken(truth.image, factor)
         patch = self.patches.get(recipe.name, self.patch)
         if self.augment:
@@ -199,12 +198,10 @@ class SimulatedDataset(Dataset[TrainingSample]):
         return TrainingSample(measurements, operator, target, source)
 
     def _recipe(self, truth: GroundTruth, generator: torch.Generator) -> Recipe:
-        if len(self.recipes) == 1:
-            return self.recipes[0]
         if self.by_volume:
             name = f"{self.seed} {truth.source.volume}"
             return self.recipes[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(self.recipes)]
-        return self.recipes[int(torch.randint(len(self.recipes), (1,), generator=generator))]
+        return _one_of(self.recipes, generator)
 
     def _photons(self, lines: Tensor, operator: LinearOperator, generator: torch.Generator) -> Tensor:
         if self.counts is None or not isinstance(operator, XRayTransform):
@@ -213,6 +210,11 @@ class SimulatedDataset(Dataset[TrainingSample]):
         low, high = self.counts
         photons = low * (high / low) ** float(torch.rand((), generator=generator))
         return line_integrals(photon_counts(lines, counts=photons, generator=generator), i0=photons)[0].to(lines.dtype)
+
+
+def _one_of(items: Sequence[T], generator: torch.Generator) -> T:
+    """Return one of some things; of one thing, without drawing a number."""
+    return items[0] if len(items) == 1 else items[int(torch.randint(len(items), (1,), generator=generator))]
 
 
 def _pair(patch: Patch) -> tuple[int, int]:

@@ -54,6 +54,8 @@ class InvertibleDiffusionModel(ReconstructionModel):
         Of the U-Net, see :class:`~medrecon.models.unet.InjectedUNet`.
     injectors
         Where the measurements enter the U-Net.
+    shared
+        Whether all steps share the U-Net but for the injectors, as published; else each has one of its own.
     zero_init
         Whether the injectors start as the identity and the U-Net as zero.
     alphas
@@ -116,6 +118,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         heads: Sequence[int] = (8, 8),
         groups: int = 32,
         injectors: InjectorPlaces = "all",
+        shared: bool = True,
         zero_init: bool = False,
         alphas: float | Sequence[float] = 0.5,
         alpha_bounds: Sequence[float] = (0.05, 0.999),
@@ -136,20 +139,24 @@ class InvertibleDiffusionModel(ReconstructionModel):
         if len(start) != steps:
             raise ValueError(f"InvertibleDiffusionModel: {steps} steps need as many alphas, got {len(start)}")
         low, high = mix_bounds
-        self.unet = InjectedUNet(
-            image_channels=image_channels,
-            steps=steps,
-            widths=widths,
-            layers=layers,
-            stem=stem,
-            block=block,
-            heads=heads,
-            groups=groups,
-            injectors=injectors,
-            zero_init=zero_init,
-            mix=mix,
-            mix_bounds=(low, high),
-        )
+        networks = [
+            InjectedUNet(
+                image_channels=image_channels,
+                steps=steps if shared else 1,
+                widths=widths,
+                layers=layers,
+                stem=stem,
+                block=block,
+                heads=heads,
+                groups=groups,
+                injectors=injectors,
+                zero_init=zero_init,
+                mix=mix,
+                mix_bounds=(low, high),
+            )
+            for _ in range(1 if shared else steps)
+        ]
+        self.unet = networks[0] if shared else nn.ModuleList(networks)  # one: the names of published weights
         self.alpha = Bounded(torch.tensor(start), *alpha_bounds)
         self.v = Bounded(torch.full((steps,), mix), low, high)
         self.input_help = nn.Parameter(torch.ones(1))
@@ -177,9 +184,8 @@ class InvertibleDiffusionModel(ReconstructionModel):
 
         Without a closed-form pseudo-inverse there are ``consistency_iterations`` more in every step.
         """
-        sites = sum(len(block.injectors) for block in self.unet.blocks())
         steps: int = self.settings.steps
-        return steps * (sites + 1)
+        return sum(len(block.injectors) for t in range(steps) for block in self._network(t + 1)[0].blocks()) + steps
 
     def mixes(self) -> Tensor:
         """Return all v: those of the steps, then those of the layers."""
@@ -217,7 +223,8 @@ class InvertibleDiffusionModel(ReconstructionModel):
         calls = []
         for t in range(self.settings.steps, 0, -1):
             levels = alpha_bars[t], alpha_bars[t - 1], weights[t - 1]
-            calls.append(Call(sampling_step, (self.unet, operator, y, initial, *levels, t, iterations, inner)))
+            unet, branch = self._network(t)
+            calls.append(Call(sampling_step, (unet, operator, y, initial, *levels, branch, iterations, inner)))
         a = alpha_bars[-1].sqrt() * initial
         a, b = reversible_chain(calls, a, self.input_help * a, self.v(), keep=outer)
         x = a + self.merge * b
@@ -235,7 +242,15 @@ class InvertibleDiffusionModel(ReconstructionModel):
         return memory if invertible else "min"
 
     def _chains(self) -> list[Bounded]:
-        return [self.v, *(block.v for block in self.unet.blocks())]
+        return [self.v, *(block.v for network in self._networks() for block in network.blocks())]
+
+    def _networks(self) -> list[InjectedUNet]:
+        return [module for module in (self.unet, *self.unet.children()) if isinstance(module, InjectedUNet)]
+
+    def _network(self, t: int) -> tuple[InjectedUNet, int]:
+        """Return the U-Net of step t, and the number of its injectors' branch."""
+        networks = self._networks()
+        return (networks[0], t - 1) if self.settings.shared else (networks[t - 1], 0)
 
 
 def _weights(trust: Tensor) -> list[Tensor | None]:

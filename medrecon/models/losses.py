@@ -66,15 +66,16 @@ def image_loss(
 ) -> Tensor:
     r"""Return the loss of images that are real or complex and have any number of channels.
 
-    ==============  =====================================================================================
+    ===================  ================================================================================
     loss
-    ==============  =====================================================================================
-    ``"l1"``        mean of :math:`|\hat x - x|` over pixels and real channels (re and im apart)
-    ``"ssim"``      :func:`ssim_loss` of the magnitudes :math:`\sqrt{Σ_c |x_c|^2}`; a single real channel stays signed
-    ``"l1+ssim"``   their sum
-    ``"relative-l1"``  :math:`|\hat x - x| / (|x_{init} - x| + 10^{-3})`, each averaged over a sample: samples that
-                    were nearly right before, at low acceleration, count as much as the others
-    ==============  =====================================================================================
+    ===================  ================================================================================
+    ``"l1"``             mean of :math:`|\hat x - x|` over pixels and real channels (re and im apart)
+    ``"ssim"``           :func:`ssim_loss` of the magnitudes :math:`\sqrt{Σ_c |x_c|^2}`; a single real channel
+                         stays signed
+    ``"l1+ssim"``        their sum
+    ``"relative-l1"``    :math:`|\hat x - x| / (|x_{init} - x| + 10^{-3})`, each averaged over a sample: samples
+                         that were nearly right before, at low acceleration, count as much as the others
+    ===================  ================================================================================
 
     Parameters
     ----------

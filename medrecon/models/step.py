@@ -19,7 +19,7 @@ def sampling_step(
     alpha_bar: Tensor,
     alpha_bar_before: Tensor,
     weight: Tensor | None,
-    step: int,
+    branch: int,
     iterations: int,
     keep: Keep,
 ) -> Tensor:
@@ -46,14 +46,14 @@ def sampling_step(
         ᾱ_t and ᾱ_{t-1}, (1,).
     weight
         λ_t, (1,), or None for ∞.
-    step
-        t.
+    branch
+        Of the injectors of U_t, from 0.
     iterations
         See :func:`~medrecon.models.data_consistency.data_consistency`.
     keep
         What the U-Net keeps for its backward pass.
     """
-    noise = unet(x, operator, initial, step - 1, keep=keep)
+    noise = unet(x, operator, initial, branch, keep=keep)
     clean = consistent(denoise(x, noise, alpha_bar), y, operator, weight, iterations)
     return renoise(clean, noise, alpha_bar_before)
 

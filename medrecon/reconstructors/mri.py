@@ -10,7 +10,7 @@ from torch import Tensor
 from medrecon.errors import InputError, UsageError
 from medrecon.io.scan import CartesianAcquisition
 from medrecon.operators.cartesian_mri import CartesianMRI
-from medrecon.operators.coils import MapMethod, estimate_maps, find_calibration_region
+from medrecon.operators.coils import LEAST_CALIBRATION, MapMethod, estimate_maps, find_calibration_region
 
 _logger = logging.getLogger("medrecon")
 
@@ -92,14 +92,13 @@ def slice_operator(
     return SliceOperator(CartesianMRI(mask, maps), data, f"{method}, {_sets(maps)}, calibration {source}")
 
 
-# Fewer calibration lines than this are too few for any estimate; below the second number they get smaller kernels.
-_LEAST_CALIBRATION = 8
+# With fewer calibration lines kernels get smaller.
 _GOOD_CALIBRATION = 12
 
 
 def _calibration(kspace: Tensor, mask: Tensor, acquisition: CartesianAcquisition, index: int) -> Tensor:
     if acquisition.calibration is None:
-        return find_calibration_region(kspace, mask, min_size=_LEAST_CALIBRATION).extract(kspace)
+        return find_calibration_region(kspace, mask, min_size=LEAST_CALIBRATION).extract(kspace)
     stack = acquisition.calibration
     separate = stack[index if len(stack) > 1 else 0].to(kspace.device)
     if separate.shape[0] != kspace.shape[0]:
@@ -107,7 +106,7 @@ def _calibration(kspace: Tensor, mask: Tensor, acquisition: CartesianAcquisition
             f"the calibration scan has {separate.shape[0]} coils, the measurements {kspace.shape[0]}; "
             "both need the same coils in the same order"
         )
-    return find_calibration_region(separate, min_size=_LEAST_CALIBRATION).extract(separate)
+    return find_calibration_region(separate, min_size=LEAST_CALIBRATION).extract(separate)
 
 
 def _estimate(calibration: Tensor, shape: tuple[int, ...], method: MapMethod) -> Tensor:

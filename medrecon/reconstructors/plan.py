@@ -13,7 +13,7 @@ from medrecon.models.shipped import shipped_models
 from medrecon.operators.coils import MapMethod
 from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.choice import RSS, choose_method, first_slice, outside_scope, shipped_choice
-from medrecon.reconstructors.learned import LearnedReconstructor, method_of_checkpoint, preparation
+from medrecon.reconstructors.learned import LearnedReconstructor, Preparation, method_of_checkpoint, preparation
 from medrecon.reconstructors.registry import make_method, method_class
 
 AUTO = "auto"
@@ -93,13 +93,12 @@ def settled(plan: ReconstructionPlan, scan: Scan) -> tuple[ReconstructionPlan, s
         method, reason, checkpoint = shipped_choice(scan, method)
     if method == RSS:
         _check_rss(plan, scan, reason)
-    maps, crop = plan.maps or "espirit", bool(plan.crop_readout)
+    trained = Preparation(method) if checkpoint is None else preparation(checkpoint)
+    maps = plan.maps or trained.maps
+    crop = trained.crop_readout if plan.crop_readout is None else plan.crop_readout
     parameters = dict(plan.parameters)
     if checkpoint is not None:
         parameters[CHECKPOINT] = str(checkpoint)
-        trained = preparation(checkpoint)
-        maps = plan.maps or trained.maps
-        crop = trained.crop_readout if plan.crop_readout is None else plan.crop_readout
         outside = None if chosen else outside_scope(scan, index, checkpoint)
         if outside is not None:
             _logger.warning("the trained model may not suit %s: %s", scan.source.name, outside)

@@ -328,6 +328,27 @@ class TestModel:
             assert gradient(model, batch_, "min").isfinite().all()
         assert counts == {"all": 2 * (2 + 4 + 3 + 6 + 1), "per_block": 2 * (4 + 1), "none": 2}
 
+    def test_steps_with_weights_of_their_own(self, tiny):
+        """As many operator calls, T U-Nets; with equal weights it is the model that shares them."""
+        shared, own = tiny(image_channels=2, steps=3), tiny(image_channels=2, steps=3, shared=False)
+        assert own.count_operator_calls() == shared.count_operator_calls()
+        weights = shared.state_dict()
+        state = {}
+        for key in own.state_dict():
+            part, _, rest = key.partition(".")
+            step, _, inner = rest.partition(".")
+            names = inner.split(".")
+            if part == "unet" and "injectors" in names:
+                names[names.index("injectors") + 2] = step  # the branch of that step
+            state[key] = weights["unet." + ".".join(names)] if part == "unet" else weights[key]
+        own.load_state_dict(state)
+        operator = multi_coil()
+        data = batch(operator)
+        with torch.no_grad():
+            assert torch.equal(own(data.measurements, operator), shared(data.measurements, operator))
+        for memory in MEMORIES:
+            assert relative(gradient(own, data, memory), gradient(own, data, "none")) < 2e-5, memory
+
     @pytest.mark.parametrize(("factor", "channels"), [(0.1, 2), (3.0, 2), (100.0, 2)])
     @pytest.mark.parametrize("bounds", ["low", "start", "high"])
     def test_training_is_stable(self, tiny, factor, channels, bounds):

@@ -9,6 +9,8 @@ from medrecon.errors import InputError, NumericalError, UsageError
 
 # The echo may peak a few samples off N//2 (gradient delays, off-centre readouts); farther off, a peak is an artefact.
 _PEAK_SEARCH = 4
+LEAST_CALIBRATION = 8
+"""Shortest side in samples from which maps are worth an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
