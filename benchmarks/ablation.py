@@ -109,7 +109,7 @@ def judge(model: ReconstructionModel, cases: Sequence[TrainingBatch]) -> dict[st
         truth, plane = batch.magnitude()[0].numpy(), batch._replace(target=found, reference=None).magnitude()[0].numpy()
         scores.append((psnr(truth, plane), ssim(truth, plane)))
     seconds = (time.process_time() - start) / len(cases)
-    return {"psnr": np.mean(scores, axis=0)[0], "ssim": np.mean(scores, axis=0)[1], "seconds a slice": seconds}
+    return {"psnr": np.mean(scores, axis=0)[0], "ssim": np.mean(scores, axis=0)[1], "seconds": seconds}
 
 
 def changes(variant: str) -> list[tuple[str, Any]]:
@@ -155,11 +155,12 @@ def main() -> None:
         weights = sum(parameter.numel() for parameter in averaged.parameters())
         print(
             f"  {variant:42} {weights:9} {count:7} {scores['psnr']:9.2f} {scores['ssim']:6.4f} {raw['psnr']:9.2f} "
-            f"{scores['seconds a slice']:7.2f}",
+            f"{scores['seconds']:7.2f}",
             flush=True,
         )
         figures = {**scores, "psnr, last weights": raw["psnr"], "weights": weights, "batches": count}
-        rows += [{"work": work, "who": variant, "metric": key, "value": float(value)} for key, value in figures.items()]
+        who = f"medrecon {recipe.model.method}, {variant}"
+        rows += [{"work": work, "who": who, "metric": key, "value": float(value)} for key, value in figures.items()]
         save(rows, options.json)
 
 
