@@ -104,17 +104,28 @@ class LearnedReconstructor(Reconstructor):
         measurements: Tensor,
         operator: LinearOperator,
         *,
-        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
-        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
+        generator: torch.Generator | None,
+        progress: Progress | None,
     ) -> Tensor:
         backprojected, unit = unit_peak(operator.adjoint(measurements))  # also says what is wrong with bad data
         if self.model.settings.intensity is not None:  # it knows one unit only
             unit = torch.ones_like(unit)
-        x: Tensor = self.model(measurements / per_sample(unit, measurements), operator)
+        x = self._network(measurements / per_sample(unit, measurements), operator, generator, progress)
         if not bool(torch.isfinite(x.abs().amax())):
             raise NumericalError(f"{self.registered_name}: {self.checkpoint} gives NaN or Inf for these data")
         signal = backprojected.abs().flatten(1).amax(1) > 0  # a network makes something even of nothing
         return x * per_sample(unit * signal, x)
+
+    def _network(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
+        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
+    ) -> Tensor:
+        """Return the images of measurements around 1."""
+        x: Tensor = self.model(measurements, operator)
+        return x
 
 
 @register_method("idm")
