@@ -1,5 +1,6 @@
 """DDNM: exact denoisers of Gaussian images, whose posterior is known, and the step of diffusers."""
 
+import itertools
 import math
 
 import pytest
@@ -157,7 +158,7 @@ class TestSteps:
         assert pairs[0][0] == steps - 1
         assert pairs[-1] == (0, -1)
         assert all(before - after in (1, -length) for before, after in pairs)
-        assert all(first[1] == second[0] for first, second in zip(pairs[:-1], pairs[1:], strict=True))
+        assert all(first[1] == second[0] for first, second in itertools.pairwise(pairs))
 
     def test_noise_weights(self):
         """The noise of the data and what is filled up make 1 - ᾱ together; too much of it is shrunk to that."""
