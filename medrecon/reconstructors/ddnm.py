@@ -1,11 +1,12 @@
 """DDNM with a trained diffusion model as a method of reconstruction."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medrecon.models.ddnm import DDNM
-from medrecon.models.prior import Sampler
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.sampling import PriorReconstructor
+
+if TYPE_CHECKING:
+    from medrecon.models.prior import Sampler
 
 
 @register_method("ddnm")
@@ -44,7 +45,9 @@ class NullSpaceDiffusion(PriorReconstructor):
         self.repeats = repeats
         self._sampler()
 
-    def _sampler(self) -> Sampler:
+    def _sampler(self) -> "Sampler":
+        from medrecon.models.ddnm import DDNM
+
         sampler: Any = DDNM(self.steps, self.eta, self.travel, self.repeats)
         chosen: Sampler = sampler
         return chosen

@@ -1,16 +1,18 @@
 """Methods that draw images from a posterior: their mean, and how far they differ."""
 
 from abc import abstractmethod
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from medrecon.errors import UsageError
-from medrecon.models.prior import ImagePrior, Sampler
 from medrecon.operators.base import LinearOperator
 from medrecon.reconstructors.base import Progress, Setting
 from medrecon.reconstructors.learned import LearnedReconstructor
+
+if TYPE_CHECKING:  # diffusers takes its time to import
+    from medrecon.models.prior import ImagePrior, Sampler
 
 
 class PriorReconstructor(LearnedReconstructor):
@@ -39,7 +41,7 @@ class PriorReconstructor(LearnedReconstructor):
         self.noise = noise
 
     @abstractmethod
-    def _sampler(self) -> Sampler:
+    def _sampler(self) -> "Sampler":
         """Return what reconstructs."""
 
     def settings(self, operator: LinearOperator) -> dict[str, Setting]:
@@ -88,7 +90,7 @@ class PriorReconstructor(LearnedReconstructor):
         generator: torch.Generator | None,
         progress: Progress | None,
     ) -> Tensor:
-        prior = cast(ImagePrior, self.model)
+        prior = cast("ImagePrior", self.model)
         return prior.reconstruct(
             measurements, operator, self._sampler(), noise=self.noise, generator=generator, progress=progress
         )
