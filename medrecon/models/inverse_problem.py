@@ -30,6 +30,8 @@ class InverseProblem:
     iterations
         Of the solver where A has no closed-form pseudo-inverse, see
         :func:`~medrecon.models.data_consistency.data_consistency`.
+    common_noise
+        Whether all images get the same noise, so that none depends on its neighbours.
     """
 
     y: Tensor
@@ -37,6 +39,7 @@ class InverseProblem:
     initial: Tensor
     noise: float = 0.0
     iterations: int = 10
+    common_noise: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -65,7 +68,8 @@ class InverseProblem:
         return self.drawn(torch.zeros_like(self.initial))
 
     def draw_noise(self, generator: torch.Generator | None) -> Tensor:
-        """Return white noise of the images' shape, the same for a seed whatever the device of the generator."""
+        """Return white noise of the images' shape."""
         place = self.initial.device if generator is None else generator.device
-        noise = torch.randn(self.shape, generator=generator, device=place, dtype=self.initial.dtype)
-        return noise.to(self.initial.device)
+        shape = self.shape[1:] if self.common_noise else self.shape
+        noise = torch.randn(shape, generator=generator, device=place, dtype=self.initial.dtype)
+        return noise.to(self.initial.device).expand(self.shape)

@@ -112,7 +112,7 @@ class ImagePrior(ReconstructionModel):
         if not operator.image_dtype.is_complex:
             ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
             y, initial, sigma = 2 * y - unitary(ones), 2 * initial - 1, 2 * noise
-        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations)
+        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
             images = (images + 1) / 2
