@@ -1,7 +1,7 @@
 """Trained models as methods of reconstruction."""
 
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -75,6 +75,9 @@ class LearnedReconstructor(Reconstructor):
         For a folder that holds no whole model.
     """
 
+    model_name: ClassVar[str | None] = None
+    """Of the models that serve this method, where that is another than its own."""
+
     def __init__(self, checkpoint: str | None = None) -> None:
         super().__init__()
         name = self.registered_name
@@ -86,9 +89,10 @@ class LearnedReconstructor(Reconstructor):
         from medrecon.models.registry import load_trained, trained_class
 
         found = trained_class(checkpoint)
-        if found.registered_name != name:
+        wanted = self.model_name or name
+        if found.registered_name != wanted:
             raise UsageError(
-                f"{name}: {checkpoint} holds a {found.__name__}, expected the model {name!r}; use "
+                f"{name}: {checkpoint} holds a {found.__name__}, expected the model {wanted!r}; use "
                 f"--method {found.registered_name}"
             )
         self.model = load_trained(checkpoint)

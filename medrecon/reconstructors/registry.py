@@ -16,6 +16,8 @@ _OWN = {
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
     "ddnm": "medrecon.reconstructors.ddnm",
+    "diffpir": "medrecon.reconstructors.deepinv",
+    "dps": "medrecon.reconstructors.deepinv",
     "fbp": "medrecon.reconstructors.fbp",
     "idm": "medrecon.reconstructors.learned",
     "l1-wavelet": "medrecon.reconstructors.wavelet",
