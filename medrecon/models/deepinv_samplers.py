@@ -117,7 +117,7 @@ def _denoiser(deepinv: Any, prior: NoisePredictor, steps: int, progress: Progres
     levels = ((1 - bars) / bars).sqrt()
     calls = [0]
 
-    class Denoiser(deepinv.models.Denoiser):  # type: ignore[misc]
+    class Denoiser(deepinv.models.Denoiser):
         def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:  # noqa: ANN401
             level = 2 * float(torch.as_tensor(sigma).flatten()[0])
             time = int((levels.log() - math.log(max(level, 1e-6))).abs().argmin())
