@@ -13,6 +13,7 @@ GROUP = "medrecon.methods"
 
 _OWN = {
     "adjoint": "medrecon.reconstructors.adjoint",
+    "bcm": "medrecon.reconstructors.bcm",
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
     "ddnm": "medrecon.reconstructors.ddnm",
