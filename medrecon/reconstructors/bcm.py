@@ -1,11 +1,13 @@
 """A trained bidirectional consistency model as a method of reconstruction."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medrecon.models.bcm_restoration import BCMSweeps, Renoise
-from medrecon.models.prior import Sampler
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.sampling import PriorReconstructor
+
+if TYPE_CHECKING:  # diffusers takes its time to import
+    from medrecon.models.bcm_restoration import Renoise
+    from medrecon.models.prior import Sampler
 
 
 @register_method("bcm")
@@ -35,7 +37,7 @@ class BidirectionalConsistency(PriorReconstructor):
         samples: int = 1,
         noise: float = 0.0,
         sweeps: int = 8,
-        renoise: Renoise = "amplify",
+        renoise: "Renoise" = "amplify",
         highest: float = 1.0,
         lowest: float = 0.2,
         ratio: float = 0.5,
@@ -48,7 +50,9 @@ class BidirectionalConsistency(PriorReconstructor):
         self.ratio = ratio
         self._sampler()
 
-    def _sampler(self) -> Sampler:
+    def _sampler(self) -> "Sampler":
+        from medrecon.models.bcm_restoration import BCMSweeps
+
         sampler: Any = BCMSweeps(self.sweeps, self.renoise, self.highest, self.lowest, self.ratio)
         chosen: Sampler = sampler
         return chosen
