@@ -7,7 +7,7 @@ All variants see the same slices in the same order with the same masks, coils an
 the clock counts what model and optimizer take, not the simulation of the data, which is the same for all. The rate
 rises over a hundred batches and falls to 2 % with the time that has passed. Judged are whole slices of subjects that
 the recipe holds out, by averaged weights and by the last ones. A variant is a name of ``VARIANTS``, or any keys of
-the recipe with other values, "model.parameters.steps=2,training.loss=l1". ``--quick`` takes phantoms.
+the recipe with other values, "model.parameters.steps=2; training.loss=l1". ``--quick`` takes phantoms.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from medrecon.pipelines.training.run import make_model
 from medrecon.pipelines.training.steps import TrainingLoss
 
 FIELD = "model.parameters."
+THREE_SCALES = [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 0])]
+COMBINED = [(FIELD + "injectors", "none"), (FIELD + "shared", False), ("training.learning_rate", 4e-3)]
 NO_IDM = [("model.parameters", {}), ("model.memory", None)]
 VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "as the recipe": [],
@@ -40,7 +42,7 @@ VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "5 steps": [(FIELD + "steps", 5)],
     "weights of their own in every step": [(FIELD + "shared", False)],
     "wider, 32/64": [(FIELD + "widths", [32, 64])],
-    "three scales, 24/48/96": [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 0])],
+    "three scales, 24/48/96": THREE_SCALES,
     "three scales, attention at the last": [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 4])],
     "no injectors": [(FIELD + "injectors", "none")],
     "injectors once a block": [(FIELD + "injectors", "per_block")],
@@ -50,6 +52,8 @@ VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "data trusted wholly": [(FIELD + "data_consistency", "projection")],
     "L1 loss": [("training.loss", "l1")],
     "twice the learning rate": [("training.learning_rate", 4e-3)],
+    "own weights, no injectors, twice the rate": COMBINED,
+    "the same at three scales": COMBINED + THREE_SCALES,
     "plain U-Net": [("model.method", "unet"), *NO_IDM],
     "variational network": [("model.method", "varnet"), *NO_IDM],
 }
@@ -113,9 +117,9 @@ def changes(variant: str) -> list[tuple[str, Any]]:
     if variant in VARIANTS:
         return VARIANTS[variant]
     if "=" not in variant:
-        raise SystemExit(f"no variant is called {variant!r}; there are {', '.join(VARIANTS)}, or KEY=VALUE,KEY=VALUE")
-    pairs = (pair.partition("=") for pair in variant.split(","))
-    return [(key, yaml.safe_load(value)) for key, _, value in pairs]
+        raise SystemExit(f"no variant is called {variant!r}; there are {', '.join(VARIANTS)}, or KEY=VALUE; KEY=VALUE")
+    pairs = (pair.partition("=") for pair in variant.split(";"))
+    return [(key.strip(), yaml.safe_load(value)) for key, _, value in pairs]
 
 
 def main() -> None:
@@ -141,7 +145,7 @@ def main() -> None:
     data.validation.set_epoch(0)
     cases = list(data_loader(data.validation, card, training=False))
     print(f"{data.description}; {options.cpu_minutes:g} minutes of one core each, {card.training.loss}", flush=True)
-    print(f"  {'':36} {'weights':>9} {'batches':>7} {'PSNR (dB)':>9} {'SSIM':>6} {'last (dB)':>9} {'s/slice':>7}")
+    print(f"  {'':42} {'weights':>9} {'batches':>7} {'PSNR (dB)':>9} {'SSIM':>6} {'last (dB)':>9} {'s/slice':>7}")
     work, rows = f"{card.name}, {options.cpu_minutes:g} min", []
     for variant in options.variants:
         recipe = TrainingRecipe.from_dict(changed_card(card, [*common, *changes(variant)]), variant)
@@ -150,7 +154,7 @@ def main() -> None:
         scores, raw = judge(averaged, cases), judge(last, cases)
         weights = sum(parameter.numel() for parameter in averaged.parameters())
         print(
-            f"  {variant:36} {weights:9} {count:7} {scores['psnr']:9.2f} {scores['ssim']:6.4f} {raw['psnr']:9.2f} "
+            f"  {variant:42} {weights:9} {count:7} {scores['psnr']:9.2f} {scores['ssim']:6.4f} {raw['psnr']:9.2f} "
             f"{scores['seconds a slice']:7.2f}",
             flush=True,
         )

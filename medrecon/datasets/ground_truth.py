@@ -56,8 +56,8 @@ def load_ground_truth(
     Parameters
     ----------
     paths
-        NIfTI, DICOM (each series of a folder is a volume, each patient a subject), PNG, JPEG, TIFF, NPY, NPZ, MAT,
-        HDF5 with a reconstruction; other folders are searched, in the order of names.
+        NIfTI, NRRD, DICOM (each series of a folder is a volume, each patient a subject), PNG, JPEG, TIFF, NPY, NPZ,
+        MAT, HDF5 with a reconstruction; other folders are searched, in the order of names.
     key
         Variable in array files.
     modality
@@ -174,5 +174,19 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _is_image(path: Path) -> bool:
     """Whether a file of a folder that is searched may hold images: notes and licences lie there as well."""
-    suffixes = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".npz", ".mat", ".h5")
+    suffixes = (
+        ".nii",
+        ".nii.gz",
+        ".nrrd",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".npy",
+        ".npz",
+        ".mat",
+        ".h5",
+    )
     return path.name.lower().endswith(suffixes)

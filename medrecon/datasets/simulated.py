@@ -27,6 +27,7 @@ Patch = int | tuple[int, int]
 """Side of a square, or at most so many rows and columns."""
 T = TypeVar("T")
 _TRIES = 8
+_EDGE = 0.15
 
 
 class SimulatedDataset(Dataset[TrainingSample]):
@@ -63,6 +64,8 @@ class SimulatedDataset(Dataset[TrainingSample]):
     contrast
         Largest change of the contrast: magnitudes m of an image with maximum 1 become m^γ, with log γ drawn
         between plus and minus this.
+    inversion
+        Share of the images whose contrast is turned round before, as T2 weighting does with T1: air stays black.
     truth
         "clean" is the image itself, "acquired" what a full acquisition with its noise would show, see
         :func:`~medrecon.datasets.acquired.acquire`; Cartesian MRI only.
@@ -100,6 +103,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         noise: tuple[float, float] = (0.0, 0.0),
         counts: tuple[float, float] | None = None,
         contrast: float = 0.0,
+        inversion: float = 0.0,
         truth: Literal["clean", "acquired"] = "clean",
         maps: MapMethod | None = None,
         phase: bool = True,
@@ -111,6 +115,8 @@ class SimulatedDataset(Dataset[TrainingSample]):
             raise UsageError(f"SimulatedDataset: noise is a range (low, high) with 0 <= low <= high, got {noise}")
         if counts is not None and not 1 <= counts[0] <= counts[1] < float("inf"):
             raise UsageError(f"SimulatedDataset: counts is a range (low, high) with 1 <= low <= high, got {counts}")
+        if not 0 <= inversion <= 1:
+            raise UsageError(f"SimulatedDataset: inversion is a share of the images, 0 to 1, got {inversion}")
         if not shrink or min(shrink) < 1:
             raise UsageError(f"SimulatedDataset: shrink holds factors from 1, got {tuple(shrink)}")
         largest = max(shrink)
@@ -137,6 +143,7 @@ class SimulatedDataset(Dataset[TrainingSample]):
         self.noise = noise
         self.counts = counts
         self.contrast = contrast
+        self.inversion = inversion
         self.by_volume = by_volume
         self.phase = phase
         self.seed = seed
@@ -173,6 +180,8 @@ class SimulatedDataset(Dataset[TrainingSample]):
             image = torch.rot90(image, quarters if turned or image.shape[0] == image.shape[1] else quarters // 2 * 2)
             image = image.flip(0) if mirrored else image
         image = _patch(image, patch, generator)
+        if self.inversion and float(torch.rand((), generator=generator)) < self.inversion:
+            image = _inverted(image, float(torch.rand((), generator=generator)))
         if self.contrast:
             gamma = math.exp(self.contrast * (2 * float(torch.rand((), generator=generator)) - 1))
             image = _with_contrast(image, gamma)
@@ -253,6 +262,13 @@ def _shrunken(image: Tensor, factor: int) -> Tensor:
         return image
     rows, columns = (length // factor * factor for length in image.shape)
     return image[:rows, :columns].unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean((1, 3))
+
+
+def _inverted(image: Tensor, share: float) -> Tensor:
+    """Return the image with magnitudes min(1, m / .15) (1.1 + .3 s - m), for m = magnitude / maximum."""
+    m = image.abs() / image.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+    turned = (m / _EDGE).clamp_max(1) * (1.1 + 0.3 * share - m)
+    return image * torch.where(m > 0, turned / torch.where(m > 0, m, 1), 0)
 
 
 def _with_contrast(image: Tensor, gamma: float) -> Tensor:

@@ -22,7 +22,8 @@ class Bounded(nn.Module):
     def __init__(self, values: Tensor, low: float, high: float) -> None:
         super().__init__()
         self.low, self.high = low, high
-        self.theta = nn.Parameter(self.inverse(values))
+        # no numbers, nothing to learn: a chain may be empty, and DDP waits for the gradient of all that is learned
+        self.theta = nn.Parameter(self.inverse(values), requires_grad=values.numel() > 0)
 
     def inverse(self, values: Tensor) -> Tensor:
         """Return θ for given values, |θ| at most 16."""

@@ -217,9 +217,11 @@ class InvertibleDiffusionModel(ReconstructionModel):
         alpha_bars = [initial.new_ones(1), *self.alpha().cumprod(0).split(1)]
         weights = [None] * len(alpha_bars) if self.trust is None else _weights(self.trust())
         iterations = self.settings.consistency_iterations
-        if self.first_trust is not None and operator.pinv_kind != "exact":  # else x_init agrees with the data already
+        if self.first_trust is not None and operator.pinv_kind != "exact":
             (first,) = _weights(self.first_trust())
             initial = consistent(initial, y, operator, first, iterations)
+        elif self.first_trust is not None:  # x_init agrees with the data; DDP wants all that is learned in every step
+            initial = initial + 0 * self.first_trust()
         calls = []
         for t in range(self.settings.steps, 0, -1):
             levels = alpha_bars[t], alpha_bars[t - 1], weights[t - 1]

@@ -124,6 +124,30 @@ class TestSimulatedDataset:
         assert float(target[0, 0]) == pytest.approx(-4)
         assert float(target[0, 1]) == 0
 
+    def test_inversion(self, images):
+        """Every third image, say: what was brightest is darkest, air stays black, the phase stays."""
+        plain = images[0].image
+        data = SimulatedDataset(images, MRI, inversion=0.3, phase=False)
+        turned = 0
+        for epoch in range(60):
+            data.set_epoch(epoch)
+            target = data[0].target[0, 0].real
+            if torch.allclose(target, plain):
+                continue
+            turned += 1
+            m, found = plain / plain.max(), target / plain.max()
+            inside = m > 0.15
+            share = (found + m)[inside]
+            assert float(share.std()) < 1e-4
+            assert 1.1 <= float(share.mean()) <= 1.4
+            assert float(found[m == 0].abs().max()) == 0
+            edge = (m > 0) & ~inside
+            assert torch.allclose(found[edge], m[edge] / 0.15 * (share.mean() - m[edge]), atol=1e-5)
+        assert 8 <= turned <= 30
+        signed = [GroundTruth(torch.tensor([[-4.0, 0.0], [1.0, 2.0]]))]
+        target = SimulatedDataset(signed, load_recipe("block-cs-50"), inversion=1.0)[0].target[0, 0]
+        assert float(target[0, 0]) < 0 < float(target[1, 0])
+
     def test_noise_level(self, images):
         recipe = load_recipe("block-cs-50")
         clean, noisy = (SimulatedDataset(images, recipe, noise=(level, level))[0] for level in (0.0, 0.05))
@@ -159,6 +183,7 @@ class TestSimulatedDataset:
             ({"noise": (0.2, 0.1)}, r"noise is a range \(low, high\)"),
             ({"noise": (0.0, math.inf)}, r"noise is a range"),
             ({"contrast": -1.0}, r"expected at least one recipe and contrast >= 0, got 1 recipes and contrast -1.0"),
+            ({"inversion": 1.5}, r"inversion is a share of the images, 0 to 1, got 1.5"),
             ({"counts": (0.0, 5.0)}, r"counts is a range \(low, high\)"),
         ],
     )

@@ -328,6 +328,18 @@ class TestModel:
             assert gradient(model, batch_, "min").isfinite().all()
         assert counts == {"all": 2 * (2 + 4 + 3 + 6 + 1), "per_block": 2 * (4 + 1), "none": 2}
 
+    @pytest.mark.parametrize("name", ["block-cs", "multi-coil"])
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_all_that_is_learned_takes_part(self, tiny, name, shared):
+        """Whatever the operator, and with chains that are empty: DDP waits for every gradient."""
+        build, channels = OPERATORS[name]
+        model = tiny(image_channels=channels, warm_start=True, injectors="none", heads=[0, 0], shared=shared)
+        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        model.memory = "none"
+        model.training_loss(batch(build())).backward()
+        assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == names
+        assert all(value.numel() for key, value in model.named_parameters() if key in names)
+
     def test_steps_with_weights_of_their_own(self, tiny):
         """As many operator calls, T U-Nets; with equal weights it is the model that shares them."""
         shared, own = tiny(image_channels=2, steps=3), tiny(image_channels=2, steps=3, shared=False)

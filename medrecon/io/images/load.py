@@ -11,6 +11,7 @@ from medrecon.errors import InputError, NumericalError
 from medrecon.io.dicom_preflight import is_dicom
 from medrecon.io.image import Image
 from medrecon.io.images.nifti import is_nifti, load_nifti
+from medrecon.io.images.nrrd import is_nrrd, load_nrrd
 from medrecon.io.images.raster import is_raster, load_raster
 
 _log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def load_image(
 ) -> Image:
     """Read an image (slices, rows, columns) as float32 or complex64, values as the file states them.
 
-    NIfTI (2-D, 3-D, one volume of 4-D), a DICOM file or a folder with one series, PNG, JPEG, TIFF and
+    NIfTI (2-D, 3-D, one volume of 4-D), a DICOM file or a folder with one series, NRRD, PNG, JPEG, TIFF and
     BMP (colour becomes luma; 0 to 255 stays so), .npy, .npz, .mat and HDF5 with a reconstruction.
 
     Parameters
@@ -71,12 +72,14 @@ def _load_file(path: Path, key: str | None, max_bytes: int | None) -> Image:
         return load_series(path, key=key, max_bytes=max_bytes)
     if is_nifti(path, head):
         return load_nifti(path, key=key, max_bytes=max_bytes)
+    if is_nrrd(head):
+        return load_nrrd(path, max_bytes=max_bytes)
     if is_raster(head):
         return load_raster(path, max_bytes=max_bytes)
     if is_array_file(head):
         return load_array_image(path, key=key, max_bytes=max_bytes)
     raise InputError(
-        f"{path}: not an image of a known format; expected NIfTI, DICOM, PNG, JPEG, TIFF, BMP, .npy, .npz, .mat "
+        f"{path}: not an image of a known format; expected NIfTI, DICOM, NRRD, PNG, JPEG, TIFF, BMP, .npy, .npz, .mat "
         "or HDF5 with a reconstruction"
     )
 

@@ -233,6 +233,7 @@ def _simulated_set(
         noise=data.noise,
         counts=data.counts,
         contrast=data.contrast if training else 0.0,
+        inversion=data.inversion if training else 0.0,
         truth=data.truth,
         maps=data.maps,
         by_volume=not training,

@@ -84,6 +84,8 @@ class _Simulated(_Data):
     """Range of the photons a ray, for CT."""
     contrast: Annotated[float, Field(ge=0)] = 0.0
     """Largest change of contrast in training: intensities to the power of exp(± this)."""
+    inversion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training slices whose contrast is turned round, as T2 weighting does with T1."""
     truth: Literal["clean", "acquired"] = "clean"
     """The image itself, or what a fully sampled MRI acquisition with its noise would show."""
     maps: Literal["espirit", "walsh", "low-resolution"] | None = None
