@@ -16,6 +16,7 @@ GROUP = "medrecon.models"
 DEFAULT_PRESET = "small"
 
 _OWN = {
+    "dddm": "medrecon.models.dddm:DirectlyDenoisingModel",
     "ddnm": "medrecon.models.ddpm:DiffusionPrior",
     "idm": "medrecon.models.idm:InvertibleDiffusionModel",
     "unet": "medrecon.models.baseline_unet:UNetBaseline",

@@ -15,6 +15,7 @@ _OWN = {
     "adjoint": "medrecon.reconstructors.adjoint",
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
+    "dddm": "medrecon.reconstructors.dddm",
     "ddnm": "medrecon.reconstructors.ddnm",
     "fbp": "medrecon.reconstructors.fbp",
     "idm": "medrecon.reconstructors.learned",
