@@ -61,10 +61,7 @@ class ImagePrior(ReconstructionModel):
         loss
             Must be the default: a prior has a loss of its own.
         """
-        if loss != "l1":
-            raise UsageError(
-                f"training.loss: {type(self).__name__} has a loss of its own, got {loss!r}; remove the key"
-            )
+        self._check_loss(loss)
         self._check(batch.operator)
         with torch.no_grad():
             scale = self._intensity(batch.measurements, batch.operator)
@@ -102,17 +99,7 @@ class ImagePrior(ReconstructionModel):
             Called with (network calls done, network calls in all).
         """
         self._check(operator)
-        bound, scale = operator.norm_bound(), self._intensity(measurements, operator)
-        unit = scale * self.settings.peak
-        y = measurements / per_sample(unit * bound, measurements)
-        unitary = operator * (1 / bound)
-        initial = to_channels(unitary.initial(y))
-        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
-        sigma = noise
-        if not operator.image_dtype.is_complex:
-            ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
-            y, initial, sigma = 2 * y - unitary(ones), 2 * initial - 1, 2 * noise
-        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
+        problem, unit = self._problem(measurements, operator, noise)
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
             images = (images + 1) / 2
@@ -125,6 +112,27 @@ class ImagePrior(ReconstructionModel):
         """Return the reconstruction by :meth:`default_sampler`, with a fixed seed."""
         generator = torch.Generator().manual_seed(0)
         return self.reconstruct(measurements, operator, self.default_sampler(), generator=generator)
+
+    def _problem(self, measurements: Tensor, operator: LinearOperator, noise: float) -> tuple[InverseProblem, Tensor]:
+        """Return the measurements in units of the network, and the unit s k of their images (B,)."""
+        bound, scale = operator.norm_bound(), self._intensity(measurements, operator)
+        unit = scale * self.settings.peak
+        y = measurements / per_sample(unit * bound, measurements)
+        unitary = operator * (1 / bound)
+        initial = to_channels(unitary.initial(y))
+        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
+        sigma = noise
+        if not operator.image_dtype.is_complex:
+            ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
+            y, initial, sigma = 2 * y - unitary(ones), 2 * initial - 1, 2 * noise
+        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
+        return problem, unit
+
+    def _check_loss(self, loss: Loss) -> None:
+        if loss != "l1":
+            raise UsageError(
+                f"training.loss: {type(self).__name__} has a loss of its own, got {loss!r}; remove the key"
+            )
 
     def _to_network(self, images: Tensor, operator: LinearOperator) -> Tensor:
         """Return real channels in units of the intensity scale as images of the network."""

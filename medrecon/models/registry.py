@@ -17,6 +17,7 @@ DEFAULT_PRESET = "small"
 
 _OWN = {
     "bcm": "medrecon.models.bcm:BidirectionalConsistencyModel",
+    "dddm": "medrecon.models.dddm:DirectlyDenoisingModel",
     "ddnm": "medrecon.models.ddpm:DiffusionPrior",
     "idm": "medrecon.models.idm:InvertibleDiffusionModel",
     "unet": "medrecon.models.baseline_unet:UNetBaseline",

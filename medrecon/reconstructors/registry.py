@@ -16,6 +16,7 @@ _OWN = {
     "bcm": "medrecon.reconstructors.bcm",
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
+    "dddm": "medrecon.reconstructors.dddm",
     "ddnm": "medrecon.reconstructors.ddnm",
     "diffpir": "medrecon.reconstructors.deepinv",
     "dps": "medrecon.reconstructors.deepinv",
