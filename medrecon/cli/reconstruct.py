@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _METHOD = Group("Method")
 _OUTPUT = Group("Output")
 _MAPS = ("espirit", "walsh", "low-resolution")
+_DRAWS = 8
+_DEVIATION = "std"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,24 @@ def reconstruct(
     nonnegative: Annotated[
         bool | None, Parameter(help="Keep real images at or above 0 (fbp, sirt, tv).", group=_METHOD)
     ] = None,
+    steps: Annotated[int | None, Parameter(help="Network calls of a draw (ddnm, dddm).", group=_METHOD)] = None,
+    samples: Annotated[
+        int | None, Parameter(help="Draws whose mean is the image (ddnm, bcm, dddm).", group=_METHOD)
+    ] = None,
+    noise: Annotated[
+        float | None,
+        Parameter(
+            help="Standard deviation of the noise as a share of the brightest pixels (ddnm, bcm, dddm).", group=_METHOD
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Write the standard deviation of every pixel over the draws as well, NAME_std beside the image.",
+            group=_METHOD,
+        ),
+    ] = False,
     slices: Slices = None,
     key: Key = None,
     axes: Axes = None,
@@ -171,6 +191,9 @@ def reconstruct(
         "filter": filter_name,
         "nonnegative": nonnegative,
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "steps": steps,
+        "samples": _DRAWS if samples is None and uncertainty else samples,
+        "noise": noise,
     }
     files, folders = _expanded(files)
     if folders and output_format is None:
@@ -181,11 +204,15 @@ def reconstruct(
         maps=maps if maps in _MAPS else None,  # type: ignore[arg-type]  # one of the literals
         device=set_up_torch(device, threads),
         seed=seed,
+        uncertainty=uncertainty,
     )
     writing = _Writing(overwrite, template, template_geometry, dry_run)
     outputs = _plan_outputs(files, output, output_format, writing)
+    second = [target.beside(_DEVIATION) for target in outputs] if uncertainty else []
+    for target in second:
+        target.check(overwrite=overwrite, sidecar=False)
     spare_inputs(
-        [path for target in outputs for path in (target.path, target.sidecar)],
+        [path for target in (*outputs, *second) for path in (target.path, target.sidecar)],
         [*files, options.mask, options.maps, options.calibration, template],
     )
     reconstructor = prepare_method(plan)
@@ -277,6 +304,9 @@ def _one(
         template=writing.template,
         template_geometry=writing.template_geometry,
     )
+    if image.deviation is not None:
+        spread = replace(image, array=image.deviation, deviation=None)
+        written += write_image(spread, target.beside(_DEVIATION), overwrite=writing.overwrite, sidecar=False)
     used, residual = image.provenance["method"], image.provenance["residual"]
     if not quiet:
         evidence = "" if residual is None else f", residual {residual['mean']:.3g}"

@@ -28,6 +28,8 @@ class Image:
     header
         Allow-listed acquisition parameters, e.g. "repetition_time" (ms), "echo_time" (ms),
         "flip_angle" (degrees), "field_strength" (T).
+    deviation
+        Standard deviation of every pixel over the draws of a method that draws, in the units of ``array``.
     """
 
     array: NDArray[Any]
@@ -35,10 +37,13 @@ class Image:
     modality: str = "MR"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     header: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    deviation: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
             raise ValueError(f"Image: expected an array (slices, rows, columns), got shape {self.array.shape}")
+        if self.deviation is not None and self.deviation.shape != self.array.shape:
+            raise ValueError(f"Image: the deviation has the shape {self.deviation.shape}, the array {self.array.shape}")
 
     @property
     def magnitude(self) -> NDArray[np.float32]:

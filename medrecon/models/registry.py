@@ -16,6 +16,9 @@ GROUP = "medrecon.models"
 DEFAULT_PRESET = "small"
 
 _OWN = {
+    "bcm": "medrecon.models.bcm:BidirectionalConsistencyModel",
+    "dddm": "medrecon.models.dddm:DirectlyDenoisingModel",
+    "ddnm": "medrecon.models.ddpm:DiffusionPrior",
     "idm": "medrecon.models.idm:InvertibleDiffusionModel",
     "unet": "medrecon.models.baseline_unet:UNetBaseline",
     "varnet": "medrecon.models.unrolled:UnrolledNetwork",

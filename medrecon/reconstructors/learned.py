@@ -1,7 +1,7 @@
 """Trained models as methods of reconstruction."""
 
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -75,6 +75,9 @@ class LearnedReconstructor(Reconstructor):
         For a folder that holds no whole model.
     """
 
+    model_name: ClassVar[str | None] = None
+    """Of the models that serve this method, where that is another than its own."""
+
     def __init__(self, checkpoint: str | None = None) -> None:
         super().__init__()
         name = self.registered_name
@@ -86,9 +89,10 @@ class LearnedReconstructor(Reconstructor):
         from medrecon.models.registry import load_trained, trained_class
 
         found = trained_class(checkpoint)
-        if found.registered_name != name:
+        wanted = self.model_name or name
+        if found.registered_name != wanted:
             raise UsageError(
-                f"{name}: {checkpoint} holds a {found.__name__}, expected the model {name!r}; use "
+                f"{name}: {checkpoint} holds a {found.__name__}, expected the model {wanted!r}; use "
                 f"--method {found.registered_name}"
             )
         self.model = load_trained(checkpoint)
@@ -104,17 +108,28 @@ class LearnedReconstructor(Reconstructor):
         measurements: Tensor,
         operator: LinearOperator,
         *,
-        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
-        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
+        generator: torch.Generator | None,
+        progress: Progress | None,
     ) -> Tensor:
         backprojected, unit = unit_peak(operator.adjoint(measurements))  # also says what is wrong with bad data
         if self.model.settings.intensity is not None:  # it knows one unit only
             unit = torch.ones_like(unit)
-        x: Tensor = self.model(measurements / per_sample(unit, measurements), operator)
+        x = self._network(measurements / per_sample(unit, measurements), operator, generator, progress)
         if not bool(torch.isfinite(x.abs().amax())):
             raise NumericalError(f"{self.registered_name}: {self.checkpoint} gives NaN or Inf for these data")
         signal = backprojected.abs().flatten(1).amax(1) > 0  # a network makes something even of nothing
         return x * per_sample(unit * signal, x)
+
+    def _network(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
+        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
+    ) -> Tensor:
+        """Return the images of measurements around 1."""
+        x: Tensor = self.model(measurements, operator)
+        return x
 
 
 @register_method("idm")

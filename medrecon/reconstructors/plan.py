@@ -45,6 +45,8 @@ class ReconstructionPlan:
     crop_readout
         Whether read-out oversampling is removed before instead of after: see
         :func:`~medrecon.io.oversampling.without_readout_oversampling`; None as the model was trained, else after.
+    uncertainty
+        Whether the standard deviation of every pixel over the draws is wanted, of methods that draw.
     """
 
     method: str = AUTO
@@ -54,6 +56,7 @@ class ReconstructionPlan:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     crop_readout: bool | None = None
+    uncertainty: bool = False
 
 
 def prepare_method(plan: ReconstructionPlan) -> Reconstructor | None:

@@ -13,8 +13,13 @@ GROUP = "medrecon.methods"
 
 _OWN = {
     "adjoint": "medrecon.reconstructors.adjoint",
+    "bcm": "medrecon.reconstructors.bcm",
     "cg-sense": "medrecon.reconstructors.tikhonov",
     "cgls": "medrecon.reconstructors.cgls",
+    "dddm": "medrecon.reconstructors.dddm",
+    "ddnm": "medrecon.reconstructors.ddnm",
+    "diffpir": "medrecon.reconstructors.deepinv",
+    "dps": "medrecon.reconstructors.deepinv",
     "fbp": "medrecon.reconstructors.fbp",
     "idm": "medrecon.reconstructors.learned",
     "l1-wavelet": "medrecon.reconstructors.wavelet",

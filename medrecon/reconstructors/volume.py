@@ -28,7 +28,9 @@ from medrecon.reconstructors.mri import (
 )
 from medrecon.reconstructors.plan import ReconstructionPlan, settled
 from medrecon.reconstructors.registry import make_method
+from medrecon.reconstructors.sampling import PriorReconstructor
 
+Plane = np.ndarray[Any, np.dtype[np.float32]]
 _DOUBTFUL = 0.5
 
 _logger = logging.getLogger("medrecon")
@@ -78,7 +80,12 @@ def reconstruct_scan(
         scan = without_readout_oversampling(scan)
     _logger.info("method %s: %s", plan.method, reason)
 
-    planes: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
+    if plan.uncertainty and not (isinstance(reconstructor, PriorReconstructor) and reconstructor.samples > 1):
+        drawing = isinstance(reconstructor, PriorReconstructor)
+        advice = "give --samples 2 or more" if drawing else "only methods that draw samples have it: ddnm, bcm, dddm"
+        raise UsageError(f"uncertainty: method {plan.method} makes one image; {advice}")
+    planes: list[Plane | None] = []
+    deviations: list[Plane | None] = []
     records: list[dict[str, Any]] = []
     parameters: dict[str, Any] = {}
     for done, index in enumerate(slices):
@@ -92,12 +99,15 @@ def reconstruct_scan(
         except EmptyDataError:
             _logger.warning("slice %d holds no data at all: its image is left black", index)
             planes.append(None)
+            deviations.append(None)
             records.append({"slice": index, "empty": True, "residual": None})
             continue
         generator = torch.Generator(plan.device).manual_seed(plan.seed + index)
-        plane, record = _slice(scan, plan, reconstructor, data, index, generator, report)
+        plane, deviation, record = _slice(scan, plan, reconstructor, data, index, generator, report)
         parameters = record.pop("parameters", {})
         planes.append(_finished(plane, scan, index))
+        if deviation is not None:
+            deviations.append(_finished(deviation, scan, index) - _finished(torch.zeros_like(deviation), scan, index))
         records.append({"slice": index, **record})
         report(1, 1)
     residual = _summary(records)
@@ -120,9 +130,14 @@ def reconstruct_scan(
     if isinstance(scan.acquisition, XRayTransform):
         provenance |= _ct_record(scan, scan.acquisition)
     geometry = slices_geometry(scan.geometry, slices)
+    spread = _stack(deviations) if plan.uncertainty else None
+    return Image(_stack(planes), geometry, scan.modality, provenance, scan.header, spread)
+
+
+def _stack(planes: list[Plane | None]) -> Plane:
+    """Return a volume, black where a slice is missing."""
     black = np.zeros_like(next(plane for plane in planes if plane is not None))
-    volume = np.stack([black if plane is None else plane for plane in planes])
-    return Image(volume, geometry, scan.modality, provenance, scan.header)
+    return np.stack([black if plane is None else plane for plane in planes])
 
 
 def _slice(
@@ -133,8 +148,8 @@ def _slice(
     index: int,
     generator: torch.Generator,
     report: Callable[[int, int], None],
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return one slice (rows, columns) and what there is to say about it."""
+) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
+    """Return one slice (rows, columns), its deviation where that is wanted, and what there is to say about it."""
     acquisition = scan.acquisition
     record: dict[str, Any] = {}
     if isinstance(acquisition, CartesianAcquisition):
@@ -144,7 +159,11 @@ def _slice(
             operator: LinearOperator = single_coil_operator(data, mask)
             coils = operator.adjoint(data[:, None])
             # each coil image explains its own samples, the combined one none: it has no residual
-            return root_sum_of_squares(coils[:, 0]), {**record, "maps": "none (root sum of squares)", "residual": None}
+            return (
+                root_sum_of_squares(coils[:, 0]),
+                None,
+                {**record, "maps": "none (root sum of squares)", "residual": None},
+            )
         built = slice_operator(data, acquisition, index, method=plan.maps or "espirit")
         operator, y = built.operator, built.measurements
         record["maps"] = built.maps
@@ -152,15 +171,25 @@ def _slice(
         operator, y = acquisition.to(plan.device), data[None]
         if reconstructor is None:
             raise UsageError("method 'rss' needs coil images")
-    x = reconstructor(y, operator, generator=generator, progress=report)
+    deviation = None
+    if plan.uncertainty and isinstance(reconstructor, PriorReconstructor):
+        draws = reconstructor.draws(y, operator, generator=generator, progress=report)
+        x, deviation = draws.mean(0), torch.stack([_plane(draw, operator) for draw in draws]).std(0)
+    else:
+        x = reconstructor(y, operator, generator=generator, progress=report)
     record["parameters"] = dict(reconstructor.settings(operator))
     residual = torch.linalg.vector_norm(operator(x) - y) / torch.linalg.vector_norm(y)
     record["residual"] = float(residual)
+    return _plane(x, operator), deviation, record
+
+
+def _plane(x: Tensor, operator: LinearOperator) -> Tensor:
+    """Return what an image file holds of images (1, C, H, W)."""
     if x.is_complex():
-        return root_sum_of_squares(x[0]), record
+        return root_sum_of_squares(x[0])
     if x.shape[1] > 1:
         raise UsageError(f"{type(operator).__name__} gives {x.shape[1]} channels; an image file holds one")
-    return x[0, 0], record
+    return x[0, 0]
 
 
 def _finished(plane: Tensor, scan: Scan, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -89,7 +89,7 @@ def test_steps_choose_the_noise_levels():
     ("name", "arguments", "message"),
     [
         ("unett", {}, r"no model is called 'unett'; did you mean 'unet'\?"),
-        ("qqqqq", {}, r"no model is called 'qqqqq'; known: idm, unet, varnet"),
+        ("qqqqq", {}, r"no model is called 'qqqqq'; known: .*idm, unet, varnet"),
         (
             "varnet",
             {"preset": "bse"},
@@ -134,7 +134,7 @@ def test_folders_without_a_known_model(tmp_path):
     for text, found in (('{"_class_name": "UNet2DModel"}', "UNet2DModel"), ("[]", "None")):
         (tmp_path / "config.json").write_text(text)
         known = "InvertibleDiffusionModel, UNetBaseline, UnrolledNetwork; is the package installed"
-        with pytest.raises(InputError, match=f"config.json: describes a {found}, expected one of {known}"):
+        with pytest.raises(InputError, match=f"config.json: describes a {found}, expected one of .*{known}"):
             load_trained(tmp_path)
 
 

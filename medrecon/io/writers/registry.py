@@ -63,6 +63,11 @@ class OutputPlan:
         """Folder of a DICOM series: the path without ``.dcm``; its files are ``stem_0001.dcm`` and so on."""
         return self.path.with_name(self.stem)
 
+    def beside(self, word: str) -> "OutputPlan":
+        """Return the plan of a second image that belongs to this one: ``stem_word`` in the same format."""
+        suffix = self.path.name[len(self.stem) :]
+        return replace(self, path=self.path.with_name(f"{self.stem}_{word}{suffix}"))
+
     def series(self, slices: int) -> list[str]:
         """Names of the files in :attr:`folder`."""
         return [f"{self.stem}_{index:04d}.dcm" for index in range(1, slices + 1)]

@@ -1,0 +1,143 @@
+"""Priors: models that know images, not measurements, and reconstruct with whatever operator comes."""
+
+from abc import abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from medrecon.complex import from_channels, to_channels
+from medrecon.datasets.batch import TrainingBatch
+from medrecon.errors import UsageError
+from medrecon.models.base import ReconstructionModel
+from medrecon.models.injector import real_channels
+from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.losses import Loss
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.solvers import per_sample
+
+
+class Sampler(Protocol):
+    """What reconstructs by a prior: zero-shot, for any operator."""
+
+    def __call__(
+        self, prior: "ImagePrior", problem: InverseProblem, generator: torch.Generator | None, progress: Progress | None
+    ) -> Tensor:
+        """Return images (B', C, H, W) of the network that explain the measurements."""
+
+
+class ImagePrior(ReconstructionModel):
+    r"""A model of images in [-1, 1], trained on images alone.
+
+    With s the intensity scale of a sample and k = ``peak``, an image x of the operator is, in the network,
+
+    .. math:: u = x / (s k) \text{ (complex)}, \qquad u = 2 x / (s k) - 1 \text{ (real)},
+
+    and measurements become :math:`y / (s k ‖A‖)`, for real images :math:`2 y / (s k ‖A‖) - A(1) / ‖A‖`.
+    Intensities beyond s k are no error, only rare.
+
+    Subclasses define ``image_loss`` and ``default_sampler``; their configuration has ``image_channels``,
+    ``intensity``, ``peak`` and ``consistency_iterations``.
+    """
+
+    @abstractmethod
+    def image_loss(self, images: Tensor) -> Tensor:
+        """Return the training loss of clean images (B', C, H, W) in [-1, 1], a scalar.
+
+        What is random comes from torch's default generator, which the training engine seeds and keeps.
+        """
+
+    @abstractmethod
+    def default_sampler(self) -> Sampler:
+        """Return how :meth:`forward` reconstructs: in validation, say."""
+
+    def training_loss(self, batch: TrainingBatch, loss: Loss = "l1") -> Tensor:
+        """Return :meth:`image_loss` of the true images; the measurements set no more than their intensity.
+
+        Parameters
+        ----------
+        batch
+            Measurements, operator and truth.
+        loss
+            Must be the default: a prior has a loss of its own.
+        """
+        self._check_loss(loss)
+        self._check(batch.operator)
+        with torch.no_grad():
+            scale = self._intensity(batch.measurements, batch.operator)
+        channels = to_channels(batch.target / per_sample(scale, batch.target))
+        images = channels.reshape(-1, self.settings.image_channels, *channels.shape[2:])
+        return self.image_loss(self._to_network(images, batch.operator))
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        measurements: Tensor,
+        operator: LinearOperator,
+        sampler: Sampler,
+        *,
+        noise: float = 0.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Return images (B, *operator.image_shape) in the units of the data; zero where the measurements are.
+
+        Parameters
+        ----------
+        measurements
+            (B, *operator.data_shape).
+        operator
+            On images (C, H, W).
+        sampler
+            What reconstructs.
+        noise
+            Standard deviation of the noise of A / ‖A‖, as a share of the intensity s k, about that of the brightest
+            pixels; 0 for exact data.
+        generator
+            Of what is random.
+        progress
+            Called with (network calls done, network calls in all).
+        """
+        self._check(operator)
+        problem, unit = self._problem(measurements, operator, noise)
+        images = sampler(self, problem, generator, progress)
+        if not operator.image_dtype.is_complex:
+            images = (images + 1) / 2
+        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
+        images = from_channels(images) if operator.image_dtype.is_complex else images
+        signal = measurements.flatten(1).abs().amax(1) > 0  # a network makes something even of nothing
+        return images * per_sample(unit * signal, images)
+
+    def forward(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
+        """Return the reconstruction by :meth:`default_sampler`, with a fixed seed."""
+        generator = torch.Generator().manual_seed(0)
+        return self.reconstruct(measurements, operator, self.default_sampler(), generator=generator)
+
+    def _problem(self, measurements: Tensor, operator: LinearOperator, noise: float) -> tuple[InverseProblem, Tensor]:
+        """Return the measurements in units of the network, and the unit s k of their images (B,)."""
+        bound, scale = operator.norm_bound(), self._intensity(measurements, operator)
+        unit = scale * self.settings.peak
+        y = measurements / per_sample(unit * bound, measurements)
+        unitary = operator * (1 / bound)
+        initial = to_channels(unitary.initial(y))
+        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
+        sigma = noise
+        if not operator.image_dtype.is_complex:
+            ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
+            y, initial, sigma = 2 * y - unitary(ones), 2 * initial - 1, 2 * noise
+        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
+        return problem, unit
+
+    def _check_loss(self, loss: Loss) -> None:
+        if loss != "l1":
+            raise UsageError(
+                f"training.loss: {type(self).__name__} has a loss of its own, got {loss!r}; remove the key"
+            )
+
+    def _to_network(self, images: Tensor, operator: LinearOperator) -> Tensor:
+        """Return real channels in units of the intensity scale as images of the network."""
+        u = images / self.settings.peak
+        return u if operator.image_dtype.is_complex else 2 * u - 1
+
+    def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
+        raise NotImplementedError("a prior reconstructs by a sampler")
