@@ -15,6 +15,7 @@ from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.choice import RSS, choose_method, first_slice, outside_scope, shipped_choice
 from medrecon.reconstructors.learned import LearnedReconstructor, Preparation, method_of_checkpoint, preparation
 from medrecon.reconstructors.registry import make_method, method_class
+from medrecon.reconstructors.sampling import PriorReconstructor
 
 AUTO = "auto"
 CHECKPOINT = "checkpoint"
@@ -72,6 +73,7 @@ def prepare_method(plan: ReconstructionPlan) -> Reconstructor | None:
         method = method_of_checkpoint(plan.parameters[CHECKPOINT])
     if method in (AUTO, RSS) or (_lacks_checkpoint(plan) and shipped_models()):
         return None
+    _check_uncertainty(plan, method)
     return make_method(method, plan.parameters).to(plan.device)
 
 
@@ -94,6 +96,7 @@ def settled(plan: ReconstructionPlan, scan: Scan) -> tuple[ReconstructionPlan, s
         method = method_of_checkpoint(checkpoint)
     elif _lacks_checkpoint(plan):
         method, reason, checkpoint = shipped_choice(scan, method)
+    _check_uncertainty(plan, method)
     if method == RSS:
         _check_rss(plan, scan, reason)
     trained = Preparation(method) if checkpoint is None else preparation(checkpoint)
@@ -113,6 +116,14 @@ def _lacks_checkpoint(plan: ReconstructionPlan) -> bool:
     if plan.method in (AUTO, RSS) or plan.parameters.get(CHECKPOINT) is not None:
         return False
     return issubclass(method_class(plan.method), LearnedReconstructor)
+
+
+def _check_uncertainty(plan: ReconstructionPlan, method: str) -> None:
+    if plan.uncertainty and (method == RSS or not issubclass(method_class(method), PriorReconstructor)):
+        raise UsageError(
+            f"uncertainty: method {method!r} makes one image, there is nothing to compare it with; leave out "
+            "--uncertainty, or give a trained prior with --checkpoint (ddnm, bcm, dddm)"
+        )
 
 
 def _check_rss(plan: ReconstructionPlan, scan: Scan, reason: str) -> None:

@@ -80,10 +80,8 @@ def reconstruct_scan(
         scan = without_readout_oversampling(scan)
     _logger.info("method %s: %s", plan.method, reason)
 
-    if plan.uncertainty and not (isinstance(reconstructor, PriorReconstructor) and reconstructor.samples > 1):
-        drawing = isinstance(reconstructor, PriorReconstructor)
-        advice = "give --samples 2 or more" if drawing else "only methods that draw samples have it: ddnm, bcm, dddm"
-        raise UsageError(f"uncertainty: method {plan.method} makes one image; {advice}")
+    if plan.uncertainty and isinstance(reconstructor, PriorReconstructor) and reconstructor.samples < 2:
+        raise UsageError("uncertainty: a single draw has no deviation; give --samples 2 or more")
     planes: list[Plane | None] = []
     deviations: list[Plane | None] = []
     records: list[dict[str, Any]] = []

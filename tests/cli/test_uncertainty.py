@@ -35,7 +35,9 @@ def test_writes_a_second_image(medrecon_json, scan_file, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "tv", "--uncertainty", "--samples", "2"], "has no parameter 'samples'"),
+        (["--method", "tv", "--uncertainty"], "method 'tv' makes one image"),
+        (["--uncertainty"], "makes one image"),
+        (["--method", "rss", "--uncertainty"], "method 'rss' makes one image"),
         (["--checkpoint", "FOLDER", "--uncertainty", "--samples", "1"], "give --samples 2 or more"),
     ],
 )
