@@ -34,7 +34,7 @@ class _Photons:
 
 
 def simulate(
-    image: Annotated[Path, Parameter(help="MR, CT or natural image: NIfTI, NRRD, DICOM file or series, PNG, NPZ, HDF5 …")],
+    image: Annotated[Path, Parameter(help="MR, CT or natural image: NIfTI, NRRD, DICOM, PNG, NPZ, HDF5 …")],
     /,
     *,
     operator: Annotated[str, Parameter(help="Recipe that 'medrecon operators' lists, or a YAML file of your own.")],
