@@ -396,7 +396,7 @@ class TestModel:
         unit, known = 0.5 * 2.0, operator.mask > 0
         data = 2 * y / unit - 1
         start = torch.where(known, data, torch.full_like(y, -1.0))
-        noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+        noise = torch.randn(y.shape[1:], generator=torch.Generator().manual_seed(4)).expand(y.shape)  # one for all
         estimate, times = start, torch.full((2,), 19)
         with torch.no_grad():
             for _ in range(2):
