@@ -177,9 +177,7 @@ class BidirectionalConsistencyModel(ImagePrior):
 
     def default_sampler(self) -> Sampler:
         """Return the sweeps of the configuration."""
-        sampler: Any = BCMSweeps(sweeps=self.settings.sweeps, renoise=self.settings.renoise)
-        chosen: Sampler = sampler
-        return chosen
+        return BCMSweeps(sweeps=self.settings.sweeps, renoise=self.settings.renoise)
 
     def start_from_consistency(self, weights: Mapping[str, Tensor]) -> None:
         """Take over a consistency model's network F(x, t), before training: F(x, t, u) is the same for every u.

@@ -248,9 +248,7 @@ class DirectlyDenoisingModel(ImagePrior):
 
     def default_sampler(self) -> Sampler:
         """Return as many improvements as the configuration says."""
-        sampler: Any = DDDMSteps(self.settings.steps)
-        chosen: Sampler = sampler
-        return chosen
+        return DDDMSteps(self.settings.steps)
 
     def _loss(self, f: Estimator, images: Tensor, start: Tensor, sources: Sequence[Source]) -> Tensor:
         settings = self.settings

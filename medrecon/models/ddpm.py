@@ -110,9 +110,7 @@ class DiffusionPrior(ImagePrior):
 
     def default_sampler(self) -> Sampler:
         """Return DDNM with as many steps as the configuration says."""
-        sampler: Any = DDNM(steps=self.settings.steps)
-        chosen: Sampler = sampler
-        return chosen
+        return DDNM(steps=self.settings.steps)
 
     def _noise(self, x: Tensor, times: Tensor) -> Tensor:
         noise: Tensor = self.unet(x, times)

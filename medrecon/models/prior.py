@@ -1,7 +1,8 @@
 """Priors: models that know images, not measurements, and reconstruct with whatever operator comes."""
 
 from abc import abstractmethod
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +17,9 @@ from medrecon.models.losses import Loss
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.solvers import per_sample
 
-
-class Sampler(Protocol):
-    """What reconstructs by a prior: zero-shot, for any operator."""
-
-    def __call__(
-        self, prior: "ImagePrior", problem: InverseProblem, generator: torch.Generator | None, progress: Progress | None
-    ) -> Tensor:
-        """Return images (B', C, H, W) of the network that explain the measurements."""
+Sampler = Callable[[Any, InverseProblem, torch.Generator | None, Progress | None], Tensor]
+"""What reconstructs by a prior: called with prior, problem, generator and progress, it returns images (B', C, H, W) of
+the network that explain the measurements."""
 
 
 class ImagePrior(ReconstructionModel):

@@ -1,6 +1,6 @@
 """A trained bidirectional consistency model as a method of reconstruction."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.sampling import PriorReconstructor
@@ -53,6 +53,4 @@ class BidirectionalConsistency(PriorReconstructor):
     def _sampler(self) -> "Sampler":
         from medrecon.models.bcm_restoration import BCMSweeps
 
-        sampler: Any = BCMSweeps(self.sweeps, self.renoise, self.highest, self.lowest, self.ratio)
-        chosen: Sampler = sampler
-        return chosen
+        return BCMSweeps(self.sweeps, self.renoise, self.highest, self.lowest, self.ratio)

@@ -1,6 +1,6 @@
 """The Directly Denoising Diffusion Model as a method of reconstruction."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medrecon.errors import UsageError
 from medrecon.reconstructors.registry import register_method
@@ -46,6 +46,4 @@ class DirectDenoising(PriorReconstructor):
     def _sampler(self) -> "Sampler":
         from medrecon.models.dddm_sampling import DDDMSteps
 
-        sampler: Any = DDDMSteps(self.steps)
-        chosen: Sampler = sampler
-        return chosen
+        return DDDMSteps(self.steps)

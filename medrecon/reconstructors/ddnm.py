@@ -1,6 +1,6 @@
 """DDNM with a trained diffusion model as a method of reconstruction."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.sampling import PriorReconstructor
@@ -48,6 +48,4 @@ class NullSpaceDiffusion(PriorReconstructor):
     def _sampler(self) -> "Sampler":
         from medrecon.models.ddnm import DDNM
 
-        sampler: Any = DDNM(self.steps, self.eta, self.travel, self.repeats)
-        chosen: Sampler = sampler
-        return chosen
+        return DDNM(self.steps, self.eta, self.travel, self.repeats)

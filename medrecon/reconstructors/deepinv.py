@@ -1,6 +1,6 @@
 """deepinv's DPS and DiffPIR with a diffusion model trained here, as methods to compare with."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from medrecon.errors import UsageError
 from medrecon.reconstructors.registry import register_method
@@ -38,9 +38,7 @@ class DeepinvReconstructor(PriorReconstructor):
         from medrecon.models.deepinv_samplers import DeepinvSampler
 
         kind = cast(Literal["dps", "diffpir"], self.registered_name)
-        sampler: Any = DeepinvSampler(kind, self.steps)
-        chosen: Sampler = sampler
-        return chosen
+        return DeepinvSampler(kind, self.steps)
 
 
 @register_method("dps")
