@@ -6,8 +6,9 @@
 All variants see the same slices in the same order with the same masks, coils and noise, as long as their time lasts:
 the clock counts what model and optimizer take, not the simulation of the data, which is the same for all. The rate
 rises over a hundred batches and falls to 2 % with the time that has passed. Judged are whole slices of subjects that
-the recipe holds out, by averaged weights and by the last ones. A variant is a name of ``VARIANTS``, or any keys of
-the recipe with other values, "model.parameters.steps=2; training.loss=l1". ``--quick`` takes phantoms.
+the recipe holds out, by averaged weights and by the last ones. A variant changes ``small`` with warm start and last
+data consistency, whatever the recipe's own model: a name of ``VARIANTS``, or any keys of the recipe with other values,
+"model.parameters.steps=2; training.loss=l1". ``--quick`` takes phantoms.
 """
 
 import argparse
@@ -35,9 +36,10 @@ from medrecon.pipelines.training.steps import TrainingLoss
 FIELD = "model.parameters."
 THREE_SCALES = [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 0])]
 COMBINED = [(FIELD + "injectors", "none"), (FIELD + "shared", False), ("training.learning_rate", 4e-3)]
+SMALL = [("model.parameters", {"warm_start": True, "final_consistency": True})]
 NO_IDM = [("model.parameters", {}), ("model.memory", None)]
 VARIANTS: dict[str, list[tuple[str, Any]]] = {
-    "as the recipe": [],
+    "small": [],
     "1 step": [(FIELD + "steps", 1)],
     "5 steps": [(FIELD + "steps", 5)],
     "weights of their own in every step": [(FIELD + "shared", False)],
@@ -115,11 +117,11 @@ def judge(model: ReconstructionModel, cases: Sequence[TrainingBatch]) -> dict[st
 def changes(variant: str) -> list[tuple[str, Any]]:
     """Return the changes of the recipe that a variant is."""
     if variant in VARIANTS:
-        return VARIANTS[variant]
+        return SMALL + VARIANTS[variant]
     if "=" not in variant:
         raise SystemExit(f"no variant is called {variant!r}; there are {', '.join(VARIANTS)}, or KEY=VALUE; KEY=VALUE")
     pairs = (pair.partition("=") for pair in variant.split(";"))
-    return [(key.strip(), yaml.safe_load(value)) for key, _, value in pairs]
+    return SMALL + [(key.strip(), yaml.safe_load(value)) for key, _, value in pairs]
 
 
 def main() -> None:
@@ -136,7 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.quick:
         card = TrainingRecipe.from_dict(QUICK, "quick")
-        options.cpu_minutes, options.slices, options.variants = 1 / 60, 1, ["as the recipe", FIELD + "steps=1"]
+        options.cpu_minutes, options.slices, options.variants = 1 / 60, 1, ["small", FIELD + "steps=1"]
     else:
         data = [("data.train", [str(path) for path in options.data])] if options.data else []
         card = load_training_recipe(options.recipe, data)
