@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from medrecon.operators.cartesian_mri import CartesianMRI
 from medrecon.operators.coils import LEAST_CALIBRATION, MapMethod, estimate_maps, find_calibration_region
 
 _logger = logging.getLogger("medrecon")
+
+_STRAY = 0.01  # of the samples of a line may be zero by chance where the mask is read off the data
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,15 @@ def is_fully_sampled(mask: Tensor) -> bool:
     parallel reconstruction could undo, and neither are single samples that happen to be exactly zero
     where the mask is read off the data.
     """
-    rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
-    if not len(rows):
-        return False
-    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return float((inside > 0).float().mean()) > 0.99
+    inside = _acquired_rectangle(mask)
+    return inside.numel() > 0 and float(inside.mean()) > 1 - _STRAY
+
+
+def sampling_pattern(mask: Tensor) -> Literal["lines", "points"]:
+    """Return "lines" where, of the acquired rectangle, whole lines along one axis were acquired, else "points"."""
+    inside = _acquired_rectangle(mask)
+    whole = [((share < _STRAY) | (share > 1 - _STRAY)).all() for share in (inside.mean(0), inside.mean(1))]
+    return "lines" if any(whole) else "points"
 
 
 def single_coil_operator(kspace: Tensor, mask: Tensor) -> CartesianMRI:
@@ -90,6 +96,14 @@ def slice_operator(
     maps = _estimate(calibration, tuple(kspace.shape[-2:]), method)
     source = "x".join(map(str, calibration.shape[1:]))
     return SliceOperator(CartesianMRI(mask, maps), data, f"{method}, {_sets(maps)}, calibration {source}")
+
+
+def _acquired_rectangle(mask: Tensor) -> Tensor:
+    """Return 1 where a sample was acquired, else 0, in the smallest rectangle around all of them."""
+    rows, columns = (mask > 0).any(1).nonzero(), (mask > 0).any(0).nonzero()
+    if not len(rows):
+        return mask.new_zeros((0, 0), dtype=torch.float32)
+    return (mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).float()
 
 
 # With fewer calibration lines kernels get smaller.

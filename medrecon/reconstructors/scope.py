@@ -16,7 +16,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.block_cs import BlockCompressedSensing
 from medrecon.operators.cartesian_mri import CartesianMRI
 from medrecon.operators.ct.base import XRayTransform
-from medrecon.reconstructors.mri import acceleration
+from medrecon.reconstructors.mri import acceleration, sampling_pattern
 from medrecon.reconstructors.noise import kspace_noise, sinogram_noise
 
 Modality = Literal["mri", "ct", "cs"]
@@ -25,6 +25,11 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "mri": ("acceleration", "coils", "matrix", "noise"),
     "ct": ("views", "degrees", "matrix", "noise"),
     "cs": ("ratio", "block_size", "channels", "matrix"),
+}
+_KINDS: dict[str, dict[str, str]] = {  # and how to say that one is another
+    "mri": {"pattern": "k-space is sampled in {}"},
+    "ct": {"geometry": "the geometry is {}"},
+    "cs": {},
 }
 _WORDS = {
     "acceleration": "R = {} is",
@@ -59,13 +64,14 @@ class Scope:
         standard deviation as a fraction of the brightest pixel. For "ct": ``views``, ``degrees``, ``matrix`` and
         ``noise``, as a fraction of the largest line integral. For "cs": ``ratio``, ``block_size``, ``channels``,
         ``matrix``. What is left out is not checked.
-    geometry
-        CT: names of operators, such as "ct-parallel", which includes "ct-parallel-astra"; all by default.
+    kinds
+        By name, all by default. For "mri": ``pattern``, of "lines" and "points". For "ct": ``geometry``, of names of
+        operators such as "ct-parallel", which includes "ct-parallel-astra".
     """
 
     modality: Modality
     limits: Mapping[str, Limits] = field(default_factory=dict)
-    geometry: tuple[str, ...] = ()
+    kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Self:
@@ -86,20 +92,18 @@ class Scope:
         if not isinstance(content, dict) or content.get("modality") not in get_args(Modality):
             raise InputError(f"{source}: expected 'modality', one of {', '.join(get_args(Modality))}, and its limits")
         modality: Modality = content["modality"]
-        known = (*_LIMITS[modality], *(["geometry"] if modality == "ct" else []))
+        known = (*_LIMITS[modality], *_KINDS[modality])
         unknown = sorted(str(key) for key in content.keys() - {"modality", *known})
         if unknown:
             raise InputError(f"{source}: unknown key {unknown[0]!r} for {modality}; known: {', '.join(known)}")
-        geometry = content.get("geometry", ())
-        if isinstance(geometry, str) or not all(isinstance(name, str) for name in geometry):
-            raise InputError(f"{source}: geometry: expected a list of names of operators, got {geometry!r}")
         limits = {key: _limits(content[key], f"{source}: {key}") for key in _LIMITS[modality] if key in content}
-        return cls(modality, limits, tuple(geometry))
+        kinds = {key: _names(content[key], f"{source}: {key}") for key in _KINDS[modality] if key in content}
+        return cls(modality, limits, kinds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""
-        geometry = {"geometry": list(self.geometry)} if self.geometry else {}
-        return {"modality": self.modality, **{key: list(pair) for key, pair in self.limits.items()}, **geometry}
+        described = {**self.limits, **self.kinds}
+        return {"modality": self.modality, **{key: list(values) for key, values in described.items()}}
 
     def refusal(self, operator: LinearOperator, measurements: Tensor) -> str | None:
         """Return why a slice lies outside, in words; None where it lies within.
@@ -115,9 +119,11 @@ class Scope:
             return f"it is for {self.modality}, not for {type(operator).__name__}"
         if len(operator.image_shape) != 3:
             return f"images of shape {operator.image_shape} are not two-dimensional"
-        kind = operator.registered_name or type(operator).__name__
-        if self.geometry and not any(kind == name or kind.startswith(f"{name}-") for name in self.geometry):
-            return f"the geometry is {kind}, not the {' or '.join(self.geometry)} that it was trained for"
+        for name, kinds in self.kinds.items():
+            kind = _kind(operator)
+            if not any(kind == known or kind.startswith(f"{known}-") for known in kinds):
+                found = _KINDS[self.modality][name].format(kind)
+                return f"{found}, not the {' or '.join(kinds)} that it was trained for"
         values = _measured(operator, measurements)
         for name, limits in self.limits.items():
             for value in values[name]:
@@ -157,6 +163,13 @@ def shipped_scopes(modality: Modality | None) -> dict[str, Scope]:
     return {name: scope for name, scope in scopes.items() if scope is not None and scope.modality == modality}
 
 
+def _kind(operator: LinearOperator) -> str:
+    """Return the pattern or the geometry."""
+    if isinstance(operator, CartesianMRI):
+        return sampling_pattern(operator.mask[0])
+    return operator.registered_name or type(operator).__name__
+
+
 def _measured(operator: LinearOperator, measurements: Tensor) -> dict[str, tuple[float, ...]]:
     """Return the value of everything that can be limited."""
     matrix = tuple(float(side) for side in operator.image_shape[-2:])
@@ -180,6 +193,12 @@ def _limits(value: object, what: str) -> Limits:
     if len(ends) != 2 or len(numbers) != 2 or numbers[0] > numbers[1]:
         raise InputError(f"{what}: expected [smallest, largest], or the largest, got {value!r}")
     return Limits(*numbers)
+
+
+def _names(value: object, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{what}: expected a list of names, got {value!r}")
+    return tuple(value)
 
 
 def _number(name: str, value: float) -> str:

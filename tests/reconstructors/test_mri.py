@@ -7,11 +7,13 @@ from medrecon.errors import InputError, UsageError
 from medrecon.io.scan import CartesianAcquisition, SliceStack
 from medrecon.operators.fourier import centred_fft
 from medrecon.operators.recipes import load_recipe
+from medrecon.operators.samplers.registry import make_sampler
 from medrecon.reconstructors.mri import (
     acceleration,
     is_fully_sampled,
     root_sum_of_squares,
     sampling_mask,
+    sampling_pattern,
     slice_operator,
 )
 from medrecon.simulation import brain_phantom
@@ -59,6 +61,18 @@ def test_fully_sampled():
     assert is_fully_sampled(speck)
     assert not is_fully_sampled(lines().expand(SHAPE))
     assert not is_fully_sampled(torch.zeros(SHAPE, dtype=torch.bool))
+
+
+def test_lines_and_points():
+    drawn = lines().expand(SHAPE).clone()
+    assert sampling_pattern(drawn) == sampling_pattern(drawn.T) == "lines"
+    drawn[:20] = False  # a partial echo
+    assert sampling_pattern(drawn) == "lines"
+    drawn[:, ::2] &= torch.rand(SHAPE[0], 1, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert sampling_pattern(drawn) == "points"
+    assert sampling_pattern(torch.zeros(SHAPE)) == "lines"
+    radial = make_sampler("radial", {"acceleration": 4}).draw(SHAPE, torch.Generator().manual_seed(0))
+    assert sampling_pattern(radial.expand(SHAPE)) == "points"
 
 
 @pytest.mark.parametrize("method", ["espirit", "walsh", "low-resolution"])

@@ -50,12 +50,12 @@ def test_round_trip(content, tmp_path):
     [
         ([], "expected 'modality', one of mri, ct, cs"),
         ({"modality": "pet"}, "expected 'modality'"),
-        ({**MRI, "views": 3}, "unknown key 'views' for mri; known: acceleration, coils, matrix, noise"),
+        ({**MRI, "views": 3}, "unknown key 'views' for mri; known: acceleration, coils, matrix, noise, pattern"),
         ({**MRI, "coils": [32, 1]}, r"coils: expected \[smallest, largest\], or the largest, got \[32, 1\]"),
         ({**MRI, "noise": "low"}, "noise: expected"),
         ({**MRI, "noise": float("nan")}, "noise: expected"),
         ({**MRI, "matrix": [1, 2, 3]}, "matrix: expected"),
-        ({**CT, "geometry": "ct-parallel"}, "geometry: expected a list of names of operators, got 'ct-parallel'"),
+        ({**CT, "geometry": "ct-parallel"}, "geometry: expected a list of names, got 'ct-parallel'"),
         ({**CT, "geometry": [3]}, "geometry: expected a list"),
     ],
 )
@@ -82,6 +82,8 @@ def test_a_file_that_is_no_json(tmp_path):
         ({"matrix": [96, 120]}, "a matrix side of 128 is beyond the 96 to 120 that it was trained for"),
         ({"matrix": [100, 640]}, "a matrix side of 96 is beyond the 100 to 640 that it was trained for"),
         ({"noise": 0.001}, r"noise of 0\.\d+ % of the peak is beyond the 0 to 0.1 % that it was trained for"),
+        ({"pattern": ["lines", "points"]}, None),
+        ({"pattern": ["points"]}, "k-space is sampled in lines, not the points that it was trained for"),
         ({"modality": "cs"}, "it is for cs, not for CartesianMRI"),
     ],
 )
