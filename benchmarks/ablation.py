@@ -24,11 +24,12 @@ import yaml
 from timing import save
 
 from medrecon.datasets import TrainingBatch
+from medrecon.datasets.batch import centre_magnitude
 from medrecon.metrics import psnr, ssim
 from medrecon.models import ReconstructionModel
 from medrecon.pipelines.training.average import WeightAverage
 from medrecon.pipelines.training.data import Data, data_loader, load_data
-from medrecon.pipelines.training.optimization import build_optimizer
+from medrecon.pipelines.training.optimization import build_optimizer, rate_factor
 from medrecon.pipelines.training.recipe import TrainingRecipe, changed, load_training_recipe
 from medrecon.pipelines.training.run import make_model
 from medrecon.pipelines.training.steps import TrainingLoss
@@ -36,7 +37,7 @@ from medrecon.pipelines.training.steps import TrainingLoss
 FIELD = "model.parameters."
 THREE_SCALES = [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 0])]
 COMBINED = [(FIELD + "injectors", "none"), (FIELD + "shared", False), ("training.learning_rate", 4e-3)]
-SMALL = [("model.parameters", {"warm_start": True, "final_consistency": True})]
+SMALL = [("model.parameters", {"warm_start": "least-squares", "final_consistency": True})]
 NO_IDM = [("model.parameters", {}), ("model.memory", None)]
 VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "small": [],
@@ -50,7 +51,7 @@ VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "injectors once a block": [(FIELD + "injectors", "per_block")],
     "group-normalised blocks": [(FIELD + "block", "resnet")],
     "no last data consistency": [(FIELD + "final_consistency", False)],
-    "no warm start": [(FIELD + "warm_start", False)],
+    "no warm start": [(FIELD + "warm_start", "none")],
     "data trusted wholly": [(FIELD + "data_consistency", "projection")],
     "L1 loss": [("training.loss", "l1")],
     "twice the learning rate": [("training.learning_rate", 4e-3)],
@@ -86,9 +87,8 @@ def train(recipe: TrainingRecipe, data: Data, seconds: float) -> tuple[Reconstru
     used, count = 0.0, 0
     for batch in endless(data, recipe):
         start = time.process_time()
-        rise, fall = min(1.0, (count + 1) / 100), 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used / seconds))
         for group in optimizer.param_groups:
-            group["lr"] = part.learning_rate * rise * fall
+            group["lr"] = part.learning_rate * rate_factor(part, count, used / seconds)
         (loss_of(batch) / part.accumulate).backward()
         count += 1
         if count % part.accumulate == 0:
@@ -108,7 +108,7 @@ def judge(model: ReconstructionModel, cases: Sequence[TrainingBatch]) -> dict[st
     for batch in cases:
         with torch.no_grad():
             found = model(batch.measurements, batch.operator)
-        truth, plane = batch.magnitude()[0].numpy(), batch._replace(target=found, reference=None).magnitude()[0].numpy()
+        truth, plane = batch.magnitude()[0].numpy(), centre_magnitude(found)[0].numpy()
         scores.append((psnr(truth, plane), ssim(truth, plane)))
     seconds = (time.process_time() - start) / len(cases)
     return {"psnr": np.mean(scores, axis=0)[0], "ssim": np.mean(scores, axis=0)[1], "seconds": seconds}

@@ -31,8 +31,8 @@ from medrecon.complex import from_channels, to_channels
 from medrecon.models import build_model, load_trained
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, LinearOperator
 from medrecon.operators.samplers.registry import make_sampler
+from medrecon.optimization.convergence import Progress
 from medrecon.reconstructors import Reconstructor
-from medrecon.reconstructors.base import Progress
 from medrecon.reconstructors.learned import method_of_checkpoint
 from medrecon.simulation import brain_phantom, smooth_phase
 

@@ -19,6 +19,9 @@ from medrecon.io.images import load_image
 from medrecon.operators.ct.hounsfield import MU_WATER, from_hounsfield
 
 _log = logging.getLogger(__name__)
+_IMAGES = (
+    ".nii", ".nii.gz", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".npz", ".mat", ".h5"
+)  # fmt: skip
 
 
 class GroundTruth(NamedTuple):
@@ -174,19 +177,4 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _is_image(path: Path) -> bool:
     """Whether a file of a folder that is searched may hold images: notes and licences lie there as well."""
-    suffixes = (
-        ".nii",
-        ".nii.gz",
-        ".nrrd",
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".npy",
-        ".npz",
-        ".mat",
-        ".h5",
-    )
-    return path.name.lower().endswith(suffixes)
+    return path.name.lower().endswith(_IMAGES)

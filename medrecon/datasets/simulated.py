@@ -266,16 +266,18 @@ def _shrunken(image: Tensor, factor: int) -> Tensor:
 
 def _inverted(image: Tensor, share: float) -> Tensor:
     """Return the image with magnitudes min(1, m / .15) (1.1 + .3 s - m), for m = magnitude / maximum."""
-    m = image.abs() / image.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+    m = _relative(image)
     turned = (m / _EDGE).clamp_max(1) * (1.1 + 0.3 * share - m)
     return image * torch.where(m > 0, turned / torch.where(m > 0, m, 1), 0)
 
 
 def _with_contrast(image: Tensor, gamma: float) -> Tensor:
     """Return the image with magnitudes (m / max m)^γ · max m, its sign or phase unchanged."""
+    m = _relative(image)
+    return image * torch.where(m > 0, m, 1) ** (gamma - 1)
+
+
+def _relative(image: Tensor) -> Tensor:
+    """Return magnitudes divided by the largest; zero for an empty image."""
     magnitude = image.abs()
-    peak = magnitude.amax()
-    if not bool(peak > 0):
-        return image
-    relative = magnitude / peak
-    return image * torch.where(relative > 0, relative, 1) ** (gamma - 1)
+    return magnitude / magnitude.amax().clamp_min(torch.finfo(magnitude.dtype).tiny)

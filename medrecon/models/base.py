@@ -133,11 +133,15 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
             scale = self._intensity(measurements, operator)
         y = measurements / per_sample(scale * bound, measurements)
         operator = operator * (1 / bound)
-        initial = operator.initial(y)
+        initial = self._initial(y, operator)
         channels = to_channels(initial)
         images = self._images(y, operator, channels.reshape(-1, self.settings.image_channels, *channels.shape[2:]))
         images = images.reshape(-1, real_channels(operator), *images.shape[2:])
         return from_channels(images) if operator.image_dtype.is_complex else images, initial, scale
+
+    def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
+        """Return x_init (B, *operator.image_shape)."""
+        return operator.initial(y)
 
     def _check(self, operator: LinearOperator) -> None:
         wanted = self.settings.image_channels

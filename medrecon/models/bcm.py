@@ -13,7 +13,7 @@ from medrecon.models.bcm_restoration import BCMSweeps, Renoise
 from medrecon.models.bcm_scheduler import BCMScheduler, times_of
 from medrecon.models.karras import EndTimes, checked_end_times, discretization_steps, draw_times
 from medrecon.models.prior import ImagePrior, Sampler
-from medrecon.models.prior_unet import PriorUNet
+from medrecon.models.prior_unet import UNET_PRESETS, PriorUNet
 from medrecon.models.qkv_attention import normalize_attention
 from medrecon.models.registry import register_model
 
@@ -78,18 +78,16 @@ class BidirectionalConsistencyModel(ImagePrior):
     """
 
     _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "base": {
-            "widths": [96, 192, 288, 384],
-            "layers": 2,
-            "attention": [3],
-            "groups": 32,
+        "base": {**UNET_PRESETS["base"], "end_times": "uniform", "total_batches": 200_000},
+        "small": {
+            **UNET_PRESETS["small"],
+            "sigma_max": 20.0,
+            "n_end": 160,
+            "total_batches": 10_000,
             "end_times": "uniform",
-            "total_batches": 200_000,
         },
-        "small": {"sigma_max": 20.0, "n_end": 160, "total_batches": 10_000, "end_times": "uniform"},
         "tiny": {
-            "widths": [8, 16],
-            "groups": 4,
+            **UNET_PRESETS["tiny"],
             "sigma_max": 20.0,
             "n_end": 20,
             "total_batches": 20,

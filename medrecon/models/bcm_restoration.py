@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from medrecon.errors import UsageError
-from medrecon.models.bcm_sampling import FIRST_NOISE, follow, fresh_noise
+from medrecon.models.bcm_sampling import FIRST_NOISE, follow
 from medrecon.models.bcm_scheduler import BCMScheduler, FlowMap
-from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.inverse_problem import InverseProblem
+from medrecon.models.sampling import white_noise
+from medrecon.optimization.convergence import Progress
 
 Renoise = Literal["amplify", "gaussian"]
 """See :class:`BCMSweeps`."""
@@ -139,8 +141,8 @@ def inpaint(
         Of the noise.
     """
     keep = known.bool()
-    x = torch.where(keep, images, FIRST_NOISE * fresh_noise(images, generator))
+    x = torch.where(keep, images, FIRST_NOISE * white_noise(images, generator))
     for small, large in sweeps:
-        up_and_down = follow(f, x + small * fresh_noise(x, generator), (small, large, sigma_min))
+        up_and_down = follow(f, x + small * white_noise(x, generator), (small, large, sigma_min))
         x = torch.where(keep, images, up_and_down)
     return x

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medrecon.errors import UsageError
 from medrecon.models.bcm_scheduler import FlowMap, times_of
+from medrecon.models.sampling import white_noise
 from medrecon.operators.solvers import per_sample
 
 FIRST_NOISE = 0.07
@@ -75,7 +76,7 @@ def generate(
     """
     x = follow(f, times[0] * noise, times)
     for small, large in zigzag:
-        x = follow(f, x + small * fresh_noise(x, generator), (small, large, times[-1]))
+        x = follow(f, x + small * white_noise(x, generator), (small, large, times[-1]))
     return x
 
 
@@ -95,7 +96,7 @@ def generate_anew(
     bottom = times[-1]
     x = follow(f, times[0] * noise, (times[0], bottom))
     for t in times[1:-1]:
-        x = follow(f, x + (t**2 - bottom**2) ** 0.5 * fresh_noise(x, generator), (t, bottom))
+        x = follow(f, x + (t**2 - bottom**2) ** 0.5 * white_noise(x, generator), (t, bottom))
     return x
 
 
@@ -113,7 +114,7 @@ def invert(f: FlowMap, images: Tensor, times: Sequence[float], generator: torch.
     generator
         Of the small noise.
     """
-    return follow(f, images + times[0] * fresh_noise(images, generator), times)
+    return follow(f, images + times[0] * white_noise(images, generator), times)
 
 
 def restore(
@@ -190,9 +191,3 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     one = torch.where(straight, 1 - weight, ((1 - weight) * angle).sin() / sine)
     other = torch.where(straight, weight, (weight * angle).sin() / sine)
     return per_sample(one, a) * a + per_sample(other, b) * b
-
-
-def fresh_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return white noise, the same for a seed whatever the device of the generator."""
-    place = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, device=place, dtype=like.dtype).to(like.device)

@@ -7,7 +7,6 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from medrecon.complex import to_channels
 from medrecon.datasets.batch import TrainingBatch
 from medrecon.datasets.source import Source
 from medrecon.errors import UsageError
@@ -18,7 +17,7 @@ from medrecon.models.estimates import EstimatePolicy, Estimator, RecomputedEstim
 from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.losses import Loss
 from medrecon.models.prior import ImagePrior, Sampler
-from medrecon.models.prior_unet import PriorUNet
+from medrecon.models.prior_unet import UNET_PRESETS, PriorUNet
 from medrecon.models.registry import register_model
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.solvers import per_sample
@@ -108,9 +107,9 @@ class DirectlyDenoisingModel(ImagePrior):
     """
 
     _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "base": {"widths": [96, 192, 288, 384], "layers": 2, "attention": [3], "groups": 32},
-        "small": {},
-        "tiny": {"widths": [8, 16], "groups": 4, "times": 20},
+        "base": {**UNET_PRESETS["base"]},
+        "small": {**UNET_PRESETS["small"]},
+        "tiny": {**UNET_PRESETS["tiny"], "times": 20},
     }
 
     @register_to_config  # writes every argument to config.json
@@ -204,8 +203,7 @@ class DirectlyDenoisingModel(ImagePrior):
         self._check(batch.operator)
         with torch.no_grad():
             problem, unit = self._problem(batch.measurements, batch.operator, self.settings.noise)
-            channels = to_channels(batch.target / per_sample(unit, batch.target)).reshape(problem.shape)
-            images = channels if batch.operator.image_dtype.is_complex else 2 * channels - 1
+            images = self._to_network(batch.target / per_sample(unit, batch.target), batch.operator)
             start = self.start(problem, None) if self.settings.conditional else torch.randn_like(images)
         f = self.estimator(problem, start) if self.settings.conditional else self.estimate
         return self._loss(f, images, start, batch.sources)

@@ -10,7 +10,8 @@ from torch import Tensor
 from medrecon.errors import UsageError
 from medrecon.models.dddm_scheduler import DDDMScheduler
 from medrecon.models.estimates import Estimator
-from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.inverse_problem import InverseProblem
+from medrecon.optimization.convergence import Progress
 
 
 class DirectDenoiser(Protocol):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from medrecon.errors import UsageError
-from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.sampling import denoise, renoise
+from medrecon.optimization.convergence import Progress
 
 
 class NoisePredictor(Protocol):

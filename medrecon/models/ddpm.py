@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medrecon.models.ddnm import DDNM
 from medrecon.models.prior import ImagePrior, Sampler
-from medrecon.models.prior_unet import PriorUNet
+from medrecon.models.prior_unet import UNET_PRESETS, PriorUNet
 from medrecon.models.registry import register_model
 
 
@@ -61,9 +61,9 @@ class DiffusionPrior(ImagePrior):
     """
 
     _PRESETS: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "base": {"widths": [96, 192, 288, 384], "layers": 2, "attention": [3], "groups": 32},
-        "small": {},
-        "tiny": {"widths": [8, 16], "groups": 4, "times": 20, "steps": 2},
+        "base": {**UNET_PRESETS["base"]},
+        "small": {**UNET_PRESETS["small"]},
+        "tiny": {**UNET_PRESETS["tiny"], "times": 20, "steps": 2},
     }
 
     @register_to_config  # writes every argument to config.json

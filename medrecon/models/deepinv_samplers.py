@@ -7,11 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medrecon.complex import from_channels
+from medrecon.complex import from_channels, to_channels
 from medrecon.errors import UsageError
 from medrecon.models.ddnm import NoisePredictor
-from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.injector import real_channels
+from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.sampling import denoise
+from medrecon.optimization.convergence import Progress
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def import_deepinv(method: str) -> Any:  # noqa: ANN401 (an optional package)
 def _physics(deepinv: Any, problem: InverseProblem) -> tuple[Any, Tensor]:  # noqa: ANN401
     """Return deepinv's physics of x = (u + 1)/2 and the measurements that it explains, as real tensors."""
     operator = problem.operator
-    channels = operator.image_shape[0] * (2 if operator.image_dtype.is_complex else 1)
+    channels = real_channels(operator)
 
     def forward(x: Tensor) -> Tensor:
         images = x.to(problem.initial.dtype).reshape(-1, channels, *x.shape[2:])
@@ -97,8 +99,7 @@ def _physics(deepinv: Any, problem: InverseProblem) -> tuple[Any, Tensor]:  # no
     def adjoint(y: Tensor) -> Tensor:
         y = y.to(problem.initial.dtype)
         images = operator.adjoint(torch.view_as_complex(y.contiguous()) if problem.y.is_complex() else y)
-        real = torch.view_as_real(images).movedim(-1, 2).flatten(1, 2) if images.is_complex() else images
-        return real.reshape(problem.shape)
+        return to_channels(images).reshape(problem.shape)
 
     ones = torch.ones_like(problem.initial)
     y = torch.view_as_real(problem.y) if problem.y.is_complex() else problem.y

@@ -1,7 +1,7 @@
 """The Invertible Diffusion Model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -18,6 +18,10 @@ from medrecon.models.reversible import Keep, rebuildable, reversible_chain
 from medrecon.models.step import consistent, sampling_step
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
+from medrecon.optimization.total_variation import total_variation, usual_strength
+
+WarmStart = Literal["none", "least-squares", "tv"]
+"""See :class:`InvertibleDiffusionModel`."""
 
 _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "none": ("graph", "graph"),
@@ -65,8 +69,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
     alpha_bounds, mix_bounds
         The open intervals of α and v.
     warm_start
-        Whether x_init is drawn to the data before the first step, where the operator has no closed-form
-        pseudo-inverse: CG-SENSE instead of zero filling.
+        x_init: what the operator starts from ("none"); that drawn to the data, where the operator has no closed-form
+        pseudo-inverse ("least-squares": CG-SENSE instead of zero filling); or the image of least total variation
+        ("tv"), which the network then has to improve on.
     data_consistency
         "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step.
     consistency_iterations
@@ -124,7 +129,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         alpha_bounds: Sequence[float] = (0.05, 0.999),
         mix: float = 0.5,
         mix_bounds: Sequence[float] = (0.05, 0.95),
-        warm_start: bool = False,
+        warm_start: WarmStart = "none",
         data_consistency: Literal["projection", "learned"] = "projection",
         consistency_iterations: int = 10,  # noqa: ARG002 (this and what follows is read from the config)
         final_consistency: bool = False,  # noqa: ARG002
@@ -133,6 +138,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
         super().__init__()
         if steps < 1:
             raise ValueError(f"InvertibleDiffusionModel: steps must be at least 1, got {steps}")
+        if warm_start not in get_args(WarmStart):
+            known = ", ".join(get_args(WarmStart))
+            raise ValueError(f"InvertibleDiffusionModel: warm_start must be one of {known}, got {warm_start!r}")
         if len(heads) != len(widths):
             raise ValueError(f"InvertibleDiffusionModel: {len(widths)} widths need as many heads, got {len(heads)}")
         start = [float(alphas)] * steps if isinstance(alphas, int | float) else [float(alpha) for alpha in alphas]
@@ -162,7 +170,8 @@ class InvertibleDiffusionModel(ReconstructionModel):
         self.input_help = nn.Parameter(torch.ones(1))
         self.merge = nn.Parameter(torch.zeros(1))
         self.trust = Bounded(torch.full((steps,), 0.95), 0.0, 0.999) if data_consistency == "learned" else None
-        self.first_trust = Bounded(torch.full((1,), 0.95), 0.0, 0.999) if warm_start else None
+        drawn = warm_start == "least-squares"
+        self.first_trust = Bounded(torch.full((1,), 0.95), 0.0, 0.999) if drawn else None
 
     @classmethod
     def from_preset(cls, name: str, *, image_channels: int = 1, steps: int = 3) -> Self:
@@ -190,6 +199,13 @@ class InvertibleDiffusionModel(ReconstructionModel):
     def mixes(self) -> Tensor:
         """Return all v: those of the steps, then those of the layers."""
         return torch.cat([v().detach() for v in self._chains()])
+
+    def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
+        if self.settings.warm_start != "tv":
+            return super()._initial(y, operator)
+        weight, iterations = usual_strength(operator)
+        with torch.no_grad():
+            return total_variation(y, operator, weight=weight, max_iter=iterations, name="idm, warm start")
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         return self.sample(y, operator, initial, self._memory(initial))

@@ -1,16 +1,13 @@
 """Measurements of images as a prior sees them: in units of its network, drawn to the data step by step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from medrecon.models.sampling import white_noise
 from medrecon.models.step import consistent
 from medrecon.operators.base import LinearOperator
-
-Progress = Callable[[int, int], None]
-"""Called with (network calls done, network calls in all)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,4 @@ class InverseProblem:
 
     def draw_noise(self, generator: torch.Generator | None) -> Tensor:
         """Return white noise of the images' shape."""
-        place = self.initial.device if generator is None else generator.device
-        shape = self.shape[1:] if self.common_noise else self.shape
-        noise = torch.randn(shape, generator=generator, device=place, dtype=self.initial.dtype)
-        return noise.to(self.initial.device).expand(self.shape)
+        return white_noise(self.initial[0] if self.common_noise else self.initial, generator).expand(self.shape)

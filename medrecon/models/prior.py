@@ -12,10 +12,11 @@ from medrecon.datasets.batch import TrainingBatch
 from medrecon.errors import UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.injector import real_channels
-from medrecon.models.inverse_problem import InverseProblem, Progress
+from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.losses import Loss
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.solvers import per_sample
+from medrecon.optimization.convergence import Progress
 
 Sampler = Callable[[Any, InverseProblem, torch.Generator | None, Progress | None], Tensor]
 """What reconstructs by a prior: called with prior, problem, generator and progress, it returns images (B', C, H, W) of
@@ -60,10 +61,8 @@ class ImagePrior(ReconstructionModel):
         self._check_loss(loss)
         self._check(batch.operator)
         with torch.no_grad():
-            scale = self._intensity(batch.measurements, batch.operator)
-        channels = to_channels(batch.target / per_sample(scale, batch.target))
-        images = channels.reshape(-1, self.settings.image_channels, *channels.shape[2:])
-        return self.image_loss(self._to_network(images, batch.operator))
+            unit = self._intensity(batch.measurements, batch.operator) * self.settings.peak
+        return self.image_loss(self._to_network(batch.target / per_sample(unit, batch.target), batch.operator))
 
     @torch.no_grad()
     def reconstruct(
@@ -115,12 +114,10 @@ class ImagePrior(ReconstructionModel):
         unit = scale * self.settings.peak
         y = measurements / per_sample(unit * bound, measurements)
         unitary = operator * (1 / bound)
-        initial = to_channels(unitary.initial(y))
-        initial = initial.reshape(-1, self.settings.image_channels, *initial.shape[2:])
-        sigma = noise
+        initial, sigma = self._to_network(unitary.initial(y), operator), noise
         if not operator.image_dtype.is_complex:
             ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
-            y, initial, sigma = 2 * y - unitary(ones), 2 * initial - 1, 2 * noise
+            y, sigma = 2 * y - unitary(ones), 2 * noise
         problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
         return problem, unit
 
@@ -131,9 +128,10 @@ class ImagePrior(ReconstructionModel):
             )
 
     def _to_network(self, images: Tensor, operator: LinearOperator) -> Tensor:
-        """Return real channels in units of the intensity scale as images of the network."""
-        u = images / self.settings.peak
-        return u if operator.image_dtype.is_complex else 2 * u - 1
+        """Return images (B, *operator.image_shape) in units of s k as those of the network, (B', C, H, W)."""
+        channels = to_channels(images)
+        channels = channels.reshape(-1, self.settings.image_channels, *channels.shape[2:])
+        return channels if operator.image_dtype.is_complex else 2 * channels - 1
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         raise NotImplementedError("a prior reconstructs by a sampler")

@@ -1,12 +1,19 @@
 """diffusers' U-Net of noisy images and times, on images of any size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from medrecon.models.injector import extended
+
+UNET_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "base": {"widths": [96, 192, 288, 384], "layers": 2, "attention": [3], "groups": 32},
+    "small": {},
+    "tiny": {"widths": [8, 16], "groups": 4},
+}
+"""Sizes of the U-Net in the presets of all priors."""
 
 
 class PriorUNet(nn.Module):

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import unit_peak
-from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.optimization.convergence import Progress
+from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.registry import register_method
 
 

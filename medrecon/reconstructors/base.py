@@ -2,7 +2,6 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -10,9 +9,7 @@ from torch import Tensor, nn
 
 from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
-
-Progress = Callable[[int, int], None]
-"""Called with (iterations done, iterations at most)."""
+from medrecon.optimization.convergence import Progress
 
 Setting = bool | int | float | str | None
 """What a parameter of a method may be, so that a command line or a sidecar file can hold it."""

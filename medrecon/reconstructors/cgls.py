@@ -7,7 +7,8 @@ from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import inner, per_sample
-from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.optimization.convergence import Progress
+from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.parameters import count, number
 from medrecon.reconstructors.registry import register_method
 

@@ -118,7 +118,7 @@ def _classical(scan: Scan, index: int) -> Choice:
         return Choice(DEFAULT_METHOD, f"the k-space is undersampled, R = {acceleration(mask):.2f}")
     if isinstance(acquisition, XRayTransform):
         views, bins = acquisition.data_shape[1:]
-        found = f"{views} views of {bins} bins"
+        found = _headline(scan, index)
         if views >= bins / 2 * max(1.0, acquisition.turns * 2):
             return Choice(FBP, f"the sinogram is densely sampled, {found}")
         return Choice(DEFAULT_METHOD, f"the sinogram is sparse, {found}")
@@ -129,11 +129,12 @@ def _classical(scan: Scan, index: int) -> Choice:
 
 def _headline(scan: Scan, index: int) -> str:
     """Return what a slice is, in a few words."""
-    acquisition, data = scan.acquisition, scan.measurements[index]
+    acquisition = scan.acquisition
     if isinstance(acquisition, CartesianAcquisition):
+        data = scan.measurements[index]
         return _rate(sampling_mask(data, acquisition, index), len(data))
     if isinstance(acquisition, CartesianMRI):
-        return _rate(acquisition.mask[0], len(data))
+        return _rate(acquisition.mask[0], acquisition.data_shape[0])
     if isinstance(acquisition, XRayTransform):
         return f"{acquisition.data_shape[1]} views of {acquisition.data_shape[2]} bins"
     if isinstance(acquisition, BlockCompressedSensing):

@@ -8,7 +8,8 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.base import XRayTransform
 from medrecon.operators.ct.filters import WINDOWS, Window
 from medrecon.operators.scaling import unit_peak
-from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.optimization.convergence import Progress
+from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.parameters import choice, switch
 from medrecon.reconstructors.registry import register_method
 

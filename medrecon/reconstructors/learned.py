@@ -13,7 +13,8 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import MapMethod
 from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import per_sample
-from medrecon.reconstructors.base import Progress, Reconstructor, Setting
+from medrecon.optimization.convergence import Progress
+from medrecon.reconstructors.base import Reconstructor, Setting
 from medrecon.reconstructors.registry import register_method
 
 

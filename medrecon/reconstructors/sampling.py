@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
-from medrecon.reconstructors.base import Progress, Setting
+from medrecon.optimization.convergence import Progress
+from medrecon.reconstructors.base import Setting
 from medrecon.reconstructors.learned import LearnedReconstructor
 
 if TYPE_CHECKING:  # diffusers takes its time to import

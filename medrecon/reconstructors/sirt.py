@@ -7,8 +7,8 @@ from medrecon.errors import OperatorError
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import unit_peak
 from medrecon.operators.solvers import per_sample
-from medrecon.reconstructors.base import Progress, Reconstructor
-from medrecon.reconstructors.convergence import Convergence
+from medrecon.optimization.convergence import Convergence, Progress
+from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.registry import register_method
 

@@ -5,13 +5,11 @@ from torch import Tensor
 
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
-from medrecon.reconstructors.base import Progress, Reconstructor, Setting
+from medrecon.optimization.convergence import Progress
+from medrecon.optimization.total_variation import total_variation, usual_strength
+from medrecon.reconstructors.base import Reconstructor, Setting
 from medrecon.reconstructors.parameters import count, number, switch
-from medrecon.reconstructors.proximal_gradient import DataTerm, ProximalGradient
 from medrecon.reconstructors.registry import register_method
-from medrecon.reconstructors.tv_prox import TotalVariationProx
-
-_DEFAULTS = {False: (0.003, 50), True: (0.001, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
 
 
 @register_method("tv")
@@ -62,10 +60,16 @@ class TotalVariation(Reconstructor):
             raise UsageError(
                 f"tv: nonnegative is for real images, those of {type(operator).__name__} are complex; leave it out"
             )
-        data = DataTerm(operator, measurements)
-        prox = TotalVariationProx(data.start, nonnegative=self.nonnegative)
         weight, iterations = self._strength(operator)
-        return ProximalGradient("tv", weight, iterations, self.tol).minimize(data, prox, progress)
+        return total_variation(
+            measurements,
+            operator,
+            weight=weight,
+            max_iter=iterations,
+            tol=self.tol,
+            nonnegative=self.nonnegative,
+            progress=progress,
+        )
 
     def settings(self, operator: LinearOperator) -> dict[str, Setting]:
         """Return the parameters, with λ and the iterations that were left open."""
@@ -73,7 +77,7 @@ class TotalVariation(Reconstructor):
         return {**self.config(), "regularization": weight, "max_iter": iterations}
 
     def _strength(self, operator: LinearOperator) -> tuple[float, int]:
-        weight, iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
+        weight, iterations = usual_strength(operator)
         return (
             weight if self.regularization is None else self.regularization,
             iterations if self.max_iter is None else self.max_iter,

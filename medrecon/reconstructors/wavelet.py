@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
-from medrecon.reconstructors.base import Progress, Reconstructor
+from medrecon.optimization.convergence import Progress
+from medrecon.optimization.proximal_gradient import PaddedDataTerm, ProximalGradient
+from medrecon.reconstructors.base import Reconstructor
 from medrecon.reconstructors.parameters import choice, count, number, switch
-from medrecon.reconstructors.proximal_gradient import PaddedDataTerm, ProximalGradient
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.wavelet_prox import WaveletShrinkage
 from medrecon.reconstructors.wavelet_transform import WAVELETS, WaveletTransform

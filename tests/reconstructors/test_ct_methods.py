@@ -7,8 +7,8 @@ import torch
 
 from medrecon.errors import NumericalError, OperatorError, UsageError
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, FanBeam2D, Inpainting, ParallelBeam2D
+from medrecon.optimization.tv_prox import TotalVariationProx
 from medrecon.reconstructors import make_method
-from medrecon.reconstructors.tv_prox import TotalVariationProx
 from medrecon.simulation.photons import photon_counts
 
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, intensity_scale
+from medrecon.optimization.proximal_gradient import ProximalGradient
+from medrecon.optimization.tv_prox import TotalVariationProx
 from medrecon.reconstructors import Tikhonov, TotalVariation
-from medrecon.reconstructors.proximal_gradient import ProximalGradient
-from medrecon.reconstructors.tv_prox import TotalVariationProx
 from medrecon.simulation import brain_phantom
 
 

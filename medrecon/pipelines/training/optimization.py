@@ -30,10 +30,14 @@ def build_schedule(optimizer: Optimizer, part: TrainingPart, steps: int) -> Lamb
     """Return the schedule of a run of that many steps: a linear rise, then what ``part.schedule`` says."""
 
     def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / part.warm_up) if part.warm_up else 1.0
-        share = min(step / max(steps, 1), 1.0)
-        if part.schedule == "cosine":
-            return rise * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * share)))
-        return rise * (_FALL if part.schedule == "step" and share >= 2 / 3 else 1.0)
+        return rate_factor(part, step, min(step / max(steps, 1), 1.0))
 
     return LambdaLR(optimizer, factor)
+
+
+def rate_factor(part: TrainingPart, step: int, share: float) -> float:
+    """Return what the learning rate is multiplied by at a step, from 0, when that share of the run is over."""
+    rise = min(1.0, (step + 1) / part.warm_up) if part.warm_up else 1.0
+    if part.schedule == "cosine":
+        return rise * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * share)))
+    return rise * (_FALL if part.schedule == "step" and share >= 2 / 3 else 1.0)

@@ -14,8 +14,7 @@ from torch import Tensor
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import data_fit, energy_median, unit_peak
 from medrecon.operators.solvers import per_sample
-from medrecon.reconstructors.base import Progress
-from medrecon.reconstructors.convergence import Convergence
+from medrecon.optimization.convergence import Convergence, Progress
 
 Prox = Callable[[Tensor, int, float], Tensor]
 """Map (planes, iteration, λ) to the proximal point; may overwrite the planes it is given."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medrecon.errors import NumericalError
-from medrecon.reconstructors.convergence import Convergence
+from medrecon.optimization.convergence import Convergence
 
 
 def test_every_sample_stops_for_itself():

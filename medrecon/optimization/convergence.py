@@ -1,10 +1,15 @@
 """When to stop: per sample, and never with NaN."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from medrecon.errors import NumericalError
 from medrecon.operators.solvers import inner, per_sample
+
+Progress = Callable[[int, int], None]
+"""Called with (iterations or calls of a network done, those at most)."""
 
 # In an iteration that converges, no iterate is this many times larger than the one it started from.
 _RUNAWAY = 1e4

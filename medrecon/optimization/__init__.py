@@ -1,0 +1,1 @@
+"""Iterative minimisation for any linear operator: what methods and models share."""
