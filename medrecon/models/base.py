@@ -30,9 +30,10 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
     .. math:: \hat x = s\, N(\tilde y, \tilde A, x_{init}), \qquad \tilde y = y / (s ‖A‖), \quad
         x_{init} = \tilde A^{init} \tilde y,
 
-    so that the network N sees intensities around 1 and an operator of norm 1 whatever the units. Its
-    images are real channels; where an operator has more of them than the model (coil map sets, a stack
-    of slices), each group of ``image_channels`` is an image of its own.
+    so that the network N sees intensities around 1 and an operator of norm 1 whatever the units. x_init is
+    what the operator starts from, unless a subclass knows better. Images of N are real channels; where an
+    operator has more of them than the model (coil map sets, a stack of slices), each group of
+    ``image_channels`` is an image of its own.
 
     Subclasses are built by a constructor decorated with diffusers' ``register_to_config``, whose
     arguments are JSON and among them ``image_channels`` (real ones: 2 for a complex image) and
@@ -136,8 +137,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         initial = self._initial(y, operator)
         channels = to_channels(initial)
         images = self._images(y, operator, channels.reshape(-1, self.settings.image_channels, *channels.shape[2:]))
-        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
-        return from_channels(images) if operator.image_dtype.is_complex else images, initial, scale
+        return images_of(images, operator), initial, scale
 
     def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
         """Return x_init (B, *operator.image_shape)."""
@@ -157,3 +157,19 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         if fixed is None:
             return intensity_scale(operator, measurements)
         return torch.full((measurements.shape[0],), float(fixed), device=measurements.device)
+
+
+def images_of(channels: Tensor, operator: LinearOperator) -> Tensor:
+    """Return the images (B, *operator.image_shape) that a network made, zero where the operator knows of no object.
+
+    Parameters
+    ----------
+    channels
+        (B', image_channels, H, W).
+    operator
+        Its images have as many real channels, or a multiple.
+    """
+    images = channels.reshape(-1, real_channels(operator), *channels.shape[2:])
+    images = from_channels(images) if operator.image_dtype.is_complex else images
+    support = operator.support()
+    return images if support is None else images * support

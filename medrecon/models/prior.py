@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.complex import from_channels, to_channels
+from medrecon.complex import to_channels
 from medrecon.datasets.batch import TrainingBatch
 from medrecon.errors import UsageError
-from medrecon.models.base import ReconstructionModel
-from medrecon.models.injector import real_channels
+from medrecon.models.base import ReconstructionModel, images_of
 from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.losses import Loss
 from medrecon.operators.base import LinearOperator
@@ -98,8 +97,7 @@ class ImagePrior(ReconstructionModel):
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
             images = (images + 1) / 2
-        images = images.reshape(-1, real_channels(operator), *images.shape[2:])
-        images = from_channels(images) if operator.image_dtype.is_complex else images
+        images = images_of(images, operator)
         signal = measurements.flatten(1).abs().amax(1) > 0  # a network makes something even of nothing
         return images * per_sample(unit * signal, images)
 

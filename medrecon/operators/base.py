@@ -160,6 +160,13 @@ class LinearOperator(nn.Module, ABC):
         """Return the image a reconstruction starts from: A^H y unless the operator knows better."""
         return self.adjoint(y)
 
+    def support(self) -> Tensor | None:
+        """Return where images may be other than zero, bool (operator batch, *image_shape); None for everywhere.
+
+        An operator that knows where there is no object says so here. Pixels that are merely not measured belong to it.
+        """
+        return None
+
     def norm(self, *, max_iter: int = 200, tol: float = 1e-5) -> Tensor:
         """Return the operator norm ‖A‖ (largest singular value) by power iteration, shape (operator batch,)."""
         generator = torch.Generator().manual_seed(0)

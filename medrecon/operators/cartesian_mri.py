@@ -96,6 +96,10 @@ class CartesianMRI(LinearOperator):
         self.register_buffer("kspace_factor", factor, persistent=False)
         self.register_buffer("density", _pairs(weights[:, None] ** 2, -1), persistent=False)
 
+    def support(self) -> Tensor | None:
+        """Return where any coil is sensitive: maps are estimated where there is signal, and zero elsewhere."""
+        return (self.folded_maps != 0).any(2) if self.has_maps else None
+
     @property
     def maps(self) -> Tensor:
         """Coil sensitivity maps (B or 1, sets, coils, *grid); ones for the single-coil operator."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -63,6 +64,12 @@ class _Compound(LinearOperator):
 def _iterative(*members: LinearOperator) -> PinvKind:
     """Kind of pseudo-inverse where no closed form is known."""
     return "iterative" if _matched(*members) else "approximate"
+
+
+def _union(members: Sequence[LinearOperator]) -> Tensor | None:
+    """Return where any member says that there may be something; None for everywhere."""
+    known = [support for member in members if (support := member.support()) is not None]
+    return reduce(torch.logical_or, known) if len(known) == len(members) else None
 
 
 def _matched(*members: LinearOperator) -> bool:
@@ -127,6 +134,10 @@ class Composition(_Compound):
         self.unitary = outer.unitary and inner.unitary
         self.adjoint_matched = _matched(outer, inner)
 
+    def support(self) -> Tensor | None:
+        """Return that of B."""
+        return self.inner.support()
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
 
@@ -156,6 +167,10 @@ class Sum(_Compound):
         self.second = second
         self.pinv_kind = _iterative(first, second)
         self.adjoint_matched = _matched(first, second)
+
+    def support(self) -> Tensor | None:
+        """Return where either says that there may be something."""
+        return _union([self.first, self.second])
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.first._forward(x) + self.second._forward(x)
@@ -218,6 +233,10 @@ class Scaled(_Compound):
             return self.adjoint(y)
         return self.operator.initial(self._times(self._as_data(y), -1))
 
+    def support(self) -> Tensor | None:
+        """Return that of A."""
+        return self.operator.support()
+
     def norm(self, *, max_iter: int = 200, tol: float = 1e-5) -> Tensor:
         """Return |c| ‖A‖."""
         return self.factor.abs().float() * self.operator.norm(max_iter=max_iter, tol=tol)
@@ -244,6 +263,10 @@ class VStack(_Compound):
             self.add_module(f"operator{index}", operator)
         self.pinv_kind = _iterative(*operators)
         self.adjoint_matched = _matched(*operators)
+
+    def support(self) -> Tensor | None:
+        """Return where any of them says that there may be something."""
+        return _union(list(self._members().values()))
 
     def _forward(self, x: Tensor) -> Tensor:
         return torch.cat([member._forward(x).flatten(1) for member in self._members().values()], dim=1)
