@@ -38,10 +38,10 @@ class Convergence:
         self._running = torch.ones(start.shape[0], dtype=torch.bool, device=start.device)
         self._result: Tensor | None = None
 
-    def update(self, x: Tensor, change: Tensor, iteration: int, *, may_stop: bool = True) -> bool:
+    def update(self, x: Tensor, change: Tensor, iteration: int, *, may_stop: Tensor | bool = True) -> bool:
         """Note iterate number ``iteration`` and its difference from the one before; return whether all are done.
 
-        Without ``may_stop`` it only looks out for divergence.
+        Of samples that may not stop it only looks out for divergence.
         """
         size = inner(x, x).sqrt()
         moved = inner(change, change).sqrt()

@@ -16,10 +16,10 @@ from medrecon.operators.scaling import data_fit, energy_median, unit_peak
 from medrecon.operators.solvers import per_sample
 from medrecon.optimization.convergence import Convergence, Progress
 
-Prox = Callable[[Tensor, int, float], Tensor]
-"""Map (planes, iteration, λ) to the proximal point; may overwrite the planes it is given."""
+Prox = Callable[[Tensor, int, Tensor], Tensor]
+"""Map (planes, iteration, λ of each sample) to the proximal point; may overwrite the planes it is given."""
 
-# Where λ starts, the factor by which it falls in each iteration, and the share of the iterations that may take.
+# Where λ starts at least, by what factor it falls in each iteration, and the share of the iterations that may take.
 _FIRST_WEIGHT = 0.1
 _FALL = 0.9
 _FALLING = 0.6
@@ -110,13 +110,48 @@ class PaddedDataTerm(DataTerm):
         return x
 
 
+class Continuation:
+    """The weight of each sample falls by a tenth in each iteration until it is λ, over 60 % of the iterations at most.
+
+    Where the operator leaves many images indistinguishable, a small λ from the start moves the image so little in each
+    iteration that it looks converged when it has hardly begun (Hale, Yin and Zhang, SIAM J. Optim. 19:1107, 2008).
+
+    Parameters
+    ----------
+    first
+        Where the weight starts, (B,).
+    last
+        λ.
+    max_iter
+        Iterations at most.
+    """
+
+    def __init__(self, first: Tensor, last: float, max_iter: int) -> None:
+        self._first = first.clamp_min(last)
+        self._last = last
+        ratio = self._first / last if last > 0 else torch.ones_like(first)
+        self._steps = (ratio.log() / -math.log(_FALL)).clamp_max(_FALLING * max_iter).round()
+        if last == 0:
+            self._first = torch.zeros_like(first)
+
+    def weight(self, iteration: int) -> Tensor:
+        """Return λ_k of an iteration, counted from 0, (B,)."""
+        if self._last == 0:
+            return self._first
+        share = (iteration / self._steps.clamp_min(1)).clamp_max(1)
+        weight = self._last * (self._first / self._last) ** (1 - share)
+        return torch.where(self.over(iteration), self._last, weight)
+
+    def over(self, iteration: int) -> Tensor:
+        """Return for which samples the weight has come down to λ, bool (B,)."""
+        return iteration >= self._steps
+
+
 class ProximalGradient:
     """FISTA (Beck and Teboulle, SIAM J. Imaging Sci. 2:183, 2009) with continuation, all samples side by side.
 
-    The weight starts at 0.1 and falls by a tenth in each iteration until it is the wanted λ, or faster
-    if that would take more than 60 % of the iterations (Hale, Yin and Zhang, SIAM J. Optim. 19:1107,
-    2008). Where the operator leaves many images indistinguishable, a small λ from the start moves the
-    image so little in each iteration that it looks converged when it has hardly begun.
+    The weight starts at 0.1, or at the mean difference of neighbouring pixels of the start where that is larger: an
+    operator that scatters leaves a start like noise, see :class:`Continuation`.
 
     Parameters
     ----------
@@ -133,31 +168,33 @@ class ProximalGradient:
         self._regularization = regularization
         self._max_iter = max_iter
         self._tol = tol
-        self._falling = 0
-        if 0 < regularization < _FIRST_WEIGHT:
-            steps = math.log(regularization / _FIRST_WEIGHT) / math.log(_FALL)
-            self._falling = round(min(steps, _FALLING * max_iter))
-
-    def weight(self, iteration: int) -> float:
-        """Return λ_k of an iteration, counted from 0."""
-        if iteration >= self._falling:
-            return self._regularization
-        return self._regularization * (_FIRST_WEIGHT / self._regularization) ** (1 - iteration / self._falling)
 
     def minimize(self, data: DataTerm, prox: Prox, progress: Progress | None) -> Tensor:
         """Return the images, in the units of the data."""
         x = z = data.start
         convergence = Convergence(self._name, self._tol, x)
+        continuation = Continuation(roughness(x).clamp_min(_FIRST_WEIGHT), self._regularization, self._max_iter)
         t = 1.0
         for iteration in range(self._max_iter):
-            new = prox(data.descend(z), iteration, self.weight(iteration))
+            new = prox(data.descend(z), iteration, continuation.weight(iteration))
             change = new - x
             x = new
             if progress is not None:
                 progress(iteration + 1, self._max_iter)
-            if convergence.update(x, change, iteration + 1, may_stop=iteration >= self._falling):
+            if convergence.update(x, change, iteration + 1, may_stop=continuation.over(iteration)):
                 break
             following = (1 + (1 + 4 * t * t) ** 0.5) / 2
             z = torch.add(x, change, alpha=(t - 1) / following)
             t = following
         return data.image(convergence.result(x))
+
+
+def roughness(planes: Tensor) -> Tensor:
+    """Return the mean magnitude of the differences of neighbouring pixels, (B,), summed over the axes."""
+    total = planes.new_zeros(planes.shape[0])
+    for axis in range(3, planes.ndim):
+        if planes.shape[axis] > 1:
+            difference = planes.diff(dim=axis)
+            energy = difference[:, 0].square() if planes.shape[1] == 1 else difference.square().sum(1)
+            total += energy.sqrt().flatten(1).mean(1)
+    return total

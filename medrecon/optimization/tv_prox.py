@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from medrecon.operators.solvers import per_sample
+
 
 class TotalVariationProx:
     """prox of λ Σ_pixels (Σ_axes |x[n + e_a] - x[n]|²)^½ on planes (B, 1 or 2, C, *spatial).
@@ -36,9 +38,9 @@ class TotalVariationProx:
         self._dual = like.new_zeros((len(self._axes), *like.shape))
         self._trial = torch.zeros_like(self._dual)
 
-    def __call__(self, v: Tensor, iteration: int, weight: float) -> Tensor:
-        """Return the proximal point of v for λ = ``weight``; v is left as it is."""
-        if weight == 0 or not self._axes:
+    def __call__(self, v: Tensor, iteration: int, weight: Tensor) -> Tensor:
+        """Return the proximal point of v for λ = ``weight``, (B,); v is left as it is."""
+        if not bool(weight.any()) or not self._axes:
             return v.clamp_min(0) if self._nonnegative else v
         t = 1.0
         point = torch.empty_like(v)
@@ -66,12 +68,13 @@ class TotalVariationProx:
             out.narrow(axis, 1, v.shape[axis] - 1).sub_(dual[index].narrow(axis, 0, v.shape[axis] - 1))
         return out.clamp_min_(0) if self._nonnegative else out
 
-    def _project(self, dual: Tensor, weight: float) -> None:
+    def _project(self, dual: Tensor, weight: Tensor) -> None:
         """Shorten the vector of every pixel to λ, in place."""
         components = [plane for axis in dual for plane in axis.unbind(1)]
         energy = components[0].square()
         for component in components[1:]:
             energy.addcmul_(component, component)
-        floor = max(weight**2, torch.finfo(energy.dtype).tiny)
+        weight = per_sample(weight, energy)
+        floor = weight.square().clamp_min(torch.finfo(energy.dtype).tiny)
         factor = energy.clamp_min_(floor).rsqrt_().mul_(weight)  # torch's sqrt is ten times slower
         dual.mul_(factor[:, None])

@@ -27,7 +27,7 @@ class TotalVariation(Reconstructor):
         λ: more is smoother. None is 0.003, and 0.001 for X-ray transforms and whatever else has no
         pseudo-inverse but an approximation.
     max_iter
-        Iterations at most; over the first of them the strength falls from 0.1 to λ. None is 50, and 100 for
+        Iterations at most; over the first of them the strength falls from 0.1 or more to λ. None is 50, and 100 for
         those: they integrate, and what they smooth away comes back slowly.
     tol
         Stop after that when the relative change of the image falls to this.

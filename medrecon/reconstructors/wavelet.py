@@ -31,7 +31,7 @@ class L1Wavelet(Reconstructor):
     regularization
         λ: more is smoother.
     max_iter
-        Iterations at most; over the first of them the strength falls from 0.1 to λ.
+        Iterations at most; over the first of them the strength falls from 0.1 or more to λ.
     tol
         Stop after that when the relative change of the image falls to this; with cycle spinning it seldom does, the
         random shifts alone change the image by about as much as λ.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medrecon.operators.solvers import per_sample
 from medrecon.reconstructors.wavelet_transform import WaveletTransform
 
 
@@ -20,9 +21,9 @@ class WaveletShrinkage:
         self._transform = transform
         self._generator = generator
 
-    def __call__(self, v: Tensor, iteration: int, weight: float) -> Tensor:  # noqa: ARG002 (every call does the same)
-        """Return the proximal point of v for λ = ``weight``."""
-        if weight == 0:
+    def __call__(self, v: Tensor, iteration: int, weight: Tensor) -> Tensor:  # noqa: ARG002 (every call does the same)
+        """Return the proximal point of v for λ = ``weight``, (B,)."""
+        if not bool(weight.any()):
             return v
         offset = self._offset()
         axes = tuple(range(3, v.ndim))
@@ -40,12 +41,13 @@ class WaveletShrinkage:
         draw = torch.rand(len(self._transform.levels), generator=self._generator, device=self._generator.device)
         return [int(value * 2**level) for value, level in zip(draw.tolist(), self._transform.levels, strict=True)]
 
-    def _shrink(self, planes: Tensor, weight: float) -> None:
+    def _shrink(self, planes: Tensor, weight: Tensor) -> None:
         """Shorten every coefficient by λ, in place; planes (B, 1 or 2, C, …)."""
         energy = planes[:, 0].square()
         for index in range(1, planes.shape[1]):
             energy.addcmul_(planes[:, index], planes[:, index])
         # max(|c| - λ, 0) / |c| = 1 - λ / max(|c|, λ), and torch's sqrt is ten times slower than its rsqrt
-        floor = max(weight**2, torch.finfo(energy.dtype).tiny)
+        weight = per_sample(weight, energy)
+        floor = weight.square().clamp_min(torch.finfo(energy.dtype).tiny)
         factor = energy.clamp_min_(floor).rsqrt_().mul_(-weight).add_(1)
         planes.mul_(factor[:, None])

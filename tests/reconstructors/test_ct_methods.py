@@ -228,12 +228,12 @@ def test_proximal_map_of_constrained_tv_is_the_minimum():
     v = 0.5 * torch.randn(2, 1, 1, 11, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     prox = TotalVariationProx(v, nonnegative=True)
     for _ in range(20):
-        x = prox(v, 500, 0.2)
+        x = prox(v, 500, torch.tensor([0.2]))
     assert float(x.min()) == 0
     assert float((x == 0).double().mean()) > 0.2
     plain = TotalVariationProx(v)
     for _ in range(20):
-        clipped = plain(v, 500, 0.2)
+        clipped = plain(v, 500, torch.tensor([0.2]))
     clipped = clipped.clamp_min(0)
 
     def value(z):

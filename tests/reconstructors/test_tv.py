@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
+from medrecon.metrics import psnr
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, intensity_scale
-from medrecon.optimization.proximal_gradient import ProximalGradient
+from medrecon.optimization.proximal_gradient import Continuation, roughness
 from medrecon.optimization.tv_prox import TotalVariationProx
 from medrecon.reconstructors import Tikhonov, TotalVariation
 from medrecon.simulation import brain_phantom
@@ -99,7 +102,7 @@ def test_prox_solves_its_problem():
     v = torch.randn(2, 2, 1, 12, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     prox = TotalVariationProx(v)
     for _ in range(10):
-        x = prox(v, 500, 0.4)
+        x = prox(v, 500, torch.tensor([0.4, 0.4]))
     image, target = torch.complex(x[:, 0], x[:, 1]), torch.complex(v[:, 0], v[:, 1])
 
     def value(z):
@@ -114,7 +117,7 @@ def test_prox_solves_its_problem():
     assert torch.allclose(image.mean((2, 3)), target.mean((2, 3)))
     prox = TotalVariationProx(v)
     for _ in range(20):
-        x = prox(v, 500, 1e3)
+        x = prox(v, 500, torch.tensor([1e3]))
     assert torch.allclose(x, v.mean((3, 4), keepdim=True).expand_as(x), atol=1e-6)
 
 
@@ -142,11 +145,37 @@ def test_better_than_least_squares(brain):
 
 @pytest.mark.parametrize(("weight", "iterations"), [(0.003, 50), (0.0003, 150), (0.5, 50), (0.0, 50), (0.01, 1)])
 def test_weight_falls_to_what_was_asked_for(weight, iterations):
-    method = ProximalGradient("tv", weight, iterations, 1e-3)
-    weights = [method.weight(iteration) for iteration in range(iterations)]
-    assert weights == sorted(weights, reverse=True)
-    assert weights[-1] == weight or iterations == 1
-    assert weights[0] == pytest.approx(0.1 if 0 < weight < 0.1 else weight)
+    first = torch.tensor([0.1, 1.0])
+    method = Continuation(first, weight, iterations)
+    weights = torch.stack([method.weight(iteration) for iteration in range(iterations)])
+    assert (weights.diff(dim=0) <= 0).all()
+    assert iterations == 1 or weights[-1].tolist() == pytest.approx([weight, weight])
+    assert iterations == 1 or method.over(iterations - 1).all()
+    assert weights[0].tolist() == pytest.approx((first.clamp_min(weight) if weight > 0 else 0 * first).tolist())
+    alone = Continuation(first[1:], weight, iterations)
+    assert torch.equal(torch.stack([alone.weight(iteration) for iteration in range(iterations)]), weights[:, 1:])
+
+
+def test_roughness():
+    """That of complex noise of standard deviation 1 per part: the mean magnitude of its differences, √π an axis."""
+    noise = torch.randn(1, 2, 1, 300, 300, generator=torch.Generator().manual_seed(0))
+    assert float(roughness(noise)) == pytest.approx(2 * math.pi**0.5, rel=0.01)
+    ramp = torch.arange(8.0).expand(1, 1, 1, 5, 8)
+    assert roughness(torch.cat([ramp, 3 * ramp])).tolist() == [1, 3]
+    assert roughness(ramp[..., :1, :1]).tolist() == [0]
+
+
+def test_scattered_measurements_need_a_larger_first_weight(monkeypatch):
+    """A^H y looks like noise then, which a weight of 0.1 leaves where it is."""
+    truth = brain_phantom(1, (128, 160), torch.Generator().manual_seed(0))[:, None]
+    operator = BlockCompressedSensing((1, 128, 160), 0.1)
+    both = operator(torch.cat([truth, truth.flip(-1)]))
+    images = TotalVariation()(both, operator)
+    assert torch.allclose(images[:1], TotalVariation()(both[:1], operator), atol=1e-5)
+    monkeypatch.setattr("medrecon.optimization.proximal_gradient.roughness", lambda planes: torch.zeros(len(planes)))
+    before = TotalVariation()(both[:1], operator)
+    old, new = (psnr(truth[0, 0].numpy(), image[0].numpy()) for image in (before[0], images[0]))
+    assert new > old + 5
 
 
 def test_underdetermined_operator_is_solved_within_the_default_iterations():

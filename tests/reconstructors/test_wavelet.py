@@ -40,7 +40,7 @@ def test_reaches_the_minimum(brain):
 def test_shrinkage_is_the_proximal_map():
     transform = WaveletTransform((16, 16), "db2", 2)
     v = torch.randn(2, 2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x = WaveletShrinkage(transform, None)(v.clone(), 0, 0.5)
+    x = WaveletShrinkage(transform, None)(v.clone(), 0, torch.tensor([0.5]))
     before = transform.analyze(torch.complex(v[:, 0], v[:, 1]).flatten(0, 1))
     after = transform.analyze(torch.complex(x[:, 0], x[:, 1]).flatten(0, 1))
     assert torch.allclose(before.smooth, after.smooth)
