@@ -73,6 +73,19 @@ class TestHeldBack:
         with pytest.raises(SystemExit, match="holds nothing like /elsewhere/data/brains"):
             held_back.split([trained[0]], tmp_path / "nowhere")
 
+    def test_names_alone_are_searched_for(self, trained, tmp_path):
+        """Models that come with the package keep no more."""
+        checkpoint, folder, data = trained
+        details = json.loads((checkpoint / DETAILS).read_text())
+        details["recipe"]["data"]["train"] = ["brains"]
+        (checkpoint / DETAILS).write_text(json.dumps(details))
+        found = held_back.split([checkpoint], folder.parents[1])
+        assert len(found.held_back) == 6
+        assert {truth.subject for truth in data.validation.images} <= {truth.subject for truth in found.held_back}
+        (tmp_path / "here" / "again" / "brains").mkdir(parents=True)
+        with pytest.raises(SystemExit, match="holds nothing like brains"):
+            held_back.split([checkpoint], folder.parents[1])
+
     def test_models_of_other_splits_are_refused(self, trained, tmp_path):
         checkpoint, folder, _ = trained
         details = json.loads((checkpoint / DETAILS).read_text())

@@ -79,9 +79,15 @@ def _details(checkpoint: Path) -> dict[str, Any]:
 
 
 def _moved(path: Path, data: Path) -> Path:
-    """Return the file or folder of ``data`` whose path ends like this one's; the longest such end counts."""
+    """Return the file or folder of ``data`` whose path ends like this one's; the longest such end counts.
+
+    Models that come with the package keep names only, which are searched for.
+    """
     for start in range(1, len(path.parts)):
         candidate = data.joinpath(*path.parts[start:])
         if candidate.exists():
             return candidate.resolve()
+    found = list(data.rglob(path.name))
+    if len(found) == 1:
+        return found[0].resolve()
     raise SystemExit(f"{data}: holds nothing like {path}, which the checkpoint was trained on")
