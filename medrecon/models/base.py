@@ -10,11 +10,10 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from medrecon.complex import from_channels, to_channels
 from medrecon.datasets.batch import TrainingBatch
 from medrecon.errors import OperatorError
 from medrecon.models.files import load_model, save_model
-from medrecon.models.injector import real_channels
+from medrecon.models.injector import network_images, operator_images, real_channels
 from medrecon.models.losses import Loss, image_loss
 from medrecon.models.presets import named_preset
 from medrecon.operators.base import LinearOperator
@@ -135,8 +134,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         y = measurements / per_sample(scale * bound, measurements)
         operator = operator * (1 / bound)
         initial = self._initial(y, operator)
-        channels = to_channels(initial)
-        images = self._images(y, operator, channels.reshape(-1, self.settings.image_channels, *channels.shape[2:]))
+        images = self._images(y, operator, network_images(initial, self.settings.image_channels))
         return images_of(images, operator), initial, scale
 
     def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
@@ -169,7 +167,5 @@ def images_of(channels: Tensor, operator: LinearOperator) -> Tensor:
     operator
         Its images have as many real channels, or a multiple.
     """
-    images = channels.reshape(-1, real_channels(operator), *channels.shape[2:])
-    images = from_channels(images) if operator.image_dtype.is_complex else images
-    support = operator.support()
+    images, support = operator_images(channels, operator), operator.support()
     return images if support is None else images * support

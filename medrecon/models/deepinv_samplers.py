@@ -7,10 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medrecon.complex import from_channels, to_channels
 from medrecon.errors import UsageError
 from medrecon.models.ddnm import NoisePredictor
-from medrecon.models.injector import real_channels
+from medrecon.models.injector import network_images, operator_images
 from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.sampling import denoise
 from medrecon.optimization.convergence import Progress
@@ -89,17 +88,15 @@ def import_deepinv(method: str) -> Any:  # noqa: ANN401 (an optional package)
 def _physics(deepinv: Any, problem: InverseProblem) -> tuple[Any, Tensor]:  # noqa: ANN401
     """Return deepinv's physics of x = (u + 1)/2 and the measurements that it explains, as real tensors."""
     operator = problem.operator
-    channels = real_channels(operator)
 
     def forward(x: Tensor) -> Tensor:
-        images = x.to(problem.initial.dtype).reshape(-1, channels, *x.shape[2:])
-        data = operator(from_channels(images) if operator.image_dtype.is_complex else images)
+        data = operator(operator_images(x.to(problem.initial.dtype), operator))
         return torch.view_as_real(data) if data.is_complex() else data
 
     def adjoint(y: Tensor) -> Tensor:
         y = y.to(problem.initial.dtype)
         images = operator.adjoint(torch.view_as_complex(y.contiguous()) if problem.y.is_complex() else y)
-        return to_channels(images).reshape(problem.shape)
+        return network_images(images, problem.shape[1])
 
     ones = torch.ones_like(problem.initial)
     y = torch.view_as_real(problem.y) if problem.y.is_complex() else problem.y

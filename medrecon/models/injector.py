@@ -61,12 +61,23 @@ def on_image(function: Callable[[Tensor], Tensor], z: Tensor, operator: LinearOp
     """Apply a map of an operator's images to real channels (B, C, H', W') that may extend beyond the image.
 
     An operator with more channels than the network (coil map sets, a stack of slices) has its channels
-    spread over the batch.
+    spread over the batch, see :func:`network_images`.
     """
     height, width = operator.image_shape[-2:]
-    x = z[..., :height, :width].reshape(-1, real_channels(operator), height, width)
-    result = to_channels(function(from_channels(x) if operator.image_dtype.is_complex else x))
+    result = to_channels(function(operator_images(z[..., :height, :width], operator)))
     return extended(result.reshape(*z.shape[:2], height, width), z.shape[-2], z.shape[-1])
+
+
+def operator_images(channels: Tensor, operator: LinearOperator) -> Tensor:
+    """Return a network's real channels (B', C, H, W) as the operator's images; undoes :func:`network_images`."""
+    images = channels.reshape(-1, real_channels(operator), *channels.shape[2:])
+    return from_channels(images) if operator.image_dtype.is_complex else images
+
+
+def network_images(images: Tensor, image_channels: int) -> Tensor:
+    """Return an operator's images as real channels (B', image_channels, H, W), each group an image of its own."""
+    channels = to_channels(images)
+    return channels.reshape(-1, image_channels, *channels.shape[2:])
 
 
 def real_channels(operator: LinearOperator) -> int:

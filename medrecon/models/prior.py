@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.complex import to_channels
 from medrecon.datasets.batch import TrainingBatch
 from medrecon.errors import UsageError
 from medrecon.models.base import ReconstructionModel, images_of
+from medrecon.models.injector import network_images
 from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.losses import Loss
 from medrecon.operators.base import LinearOperator
@@ -127,8 +127,7 @@ class ImagePrior(ReconstructionModel):
 
     def _to_network(self, images: Tensor, operator: LinearOperator) -> Tensor:
         """Return images (B, *operator.image_shape) in units of s k as those of the network, (B', C, H, W)."""
-        channels = to_channels(images)
-        channels = channels.reshape(-1, self.settings.image_channels, *channels.shape[2:])
+        channels = network_images(images, self.settings.image_channels)
         return channels if operator.image_dtype.is_complex else 2 * channels - 1
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:

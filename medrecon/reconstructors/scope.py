@@ -121,7 +121,7 @@ class Scope:
             return f"images of shape {operator.image_shape} are not two-dimensional"
         for name, kinds in self.kinds.items():
             kind = _kind(operator)
-            if not any(kind == known or kind.startswith(f"{known}-") for known in kinds):
+            if kinds and not any(kind == known or kind.startswith(f"{known}-") for known in kinds):
                 found = _KINDS[self.modality][name].format(kind)
                 return f"{found}, not the {' or '.join(kinds)} that it was trained for"
         values = _measured(operator, measurements)

@@ -151,6 +151,10 @@ def test_ct(options, message):
     assert found is None if message is None else found.startswith(message)
 
 
+def test_an_empty_list_is_no_limit():
+    assert scope(CT, geometry=[]).refusal(*sinogram()) is None
+
+
 def test_geometry():
     operator = FanBeam2D(
         (64, 64), torch.arange(60) / 10, detector_count=95, pixel_size=1.0, detector_pitch=2.0,
