@@ -27,7 +27,6 @@ from judging.score import run_work
 from timing import save
 from torch import Tensor
 
-from medrecon.complex import from_channels, to_channels
 from medrecon.models import build_model, load_trained
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, LinearOperator
 from medrecon.operators.samplers.registry import make_sampler
@@ -42,26 +41,6 @@ TUNING = 3
 SAMPLES = 1500  # images of which the Wiener filter takes the covariance
 FLOOR = 1e-3  # of the mean variance: what the covariance of so many samples leaves open
 CALLS = {"ddnm": 100, "bcm": 16, "dddm": 2, "unet": 1, "varnet": 4}
-
-
-class Parts(LinearOperator):
-    """A real operator on two channels as a complex one: real and imaginary part are measured alike."""
-
-    def __init__(self, inner: LinearOperator) -> None:
-        (_, *size), (_, *rest) = inner.image_shape, inner.data_shape
-        super().__init__((1, *size), (1, *rest), image_dtype=torch.complex64, data_dtype=torch.complex64)
-        self.inner = inner
-        self.pinv_kind = inner.pinv_kind
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return from_channels(self.inner(to_channels(x)))
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return from_channels(self.inner.adjoint(to_channels(y)))
-
-    def norm_bound(self) -> Tensor:
-        """Return that of the real operator."""
-        return self.inner.norm_bound()
 
 
 class MeanFill(Reconstructor):
@@ -140,7 +119,8 @@ def operator_of(task: str, size: int, seed: int) -> LinearOperator:
         mask = make_sampler("random", {"acceleration": 4, "center_fraction": 0.08}).draw((size, size), generator) > 0
         return CartesianMRI(mask.expand(size, size), image_shape=(size, size))
     if task == TASKS[1]:
-        return Parts(BlockCompressedSensing((2, size, size), 0.25, block_size=16, permutation_seed=seed))
+        shape = (1, size, size)
+        return BlockCompressedSensing(shape, 0.25, block_size=16, permutation_seed=seed, dtype=torch.complex64)
     return Inpainting(torch.rand(1, size, size, generator=generator) < 0.5, dtype=torch.complex64)
 
 

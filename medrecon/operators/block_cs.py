@@ -42,6 +42,8 @@ class BlockCompressedSensing(LinearOperator):
         Of the permutation; None takes ``seed``.
     permutation
         Pixel orders (H·W,) or, one a sample, (B, H·W), instead of a drawn one.
+    dtype
+        Of the images: float32 or complex64, whose real and imaginary parts are measured alike.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class BlockCompressedSensing(LinearOperator):
         seed: int = 2025,
         permutation_seed: int | None = None,
         permutation: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         channels, height, width = _image_shape(image_shape)
         if not 0 < ratio <= 1:
@@ -76,7 +79,8 @@ class BlockCompressedSensing(LinearOperator):
         pixels, size = height * width, block_size**2
         blocks, last = divmod(pixels, size)
         rows, rows_last = _rows(ratio, size), _rows(ratio, last)
-        super().__init__((channels, height, width), (channels, blocks * rows + rows_last))
+        data_shape = (channels, blocks * rows + rows_last)
+        super().__init__((channels, height, width), data_shape, image_dtype=dtype, data_dtype=dtype)
         self.pinv_kind = "exact"
         self.unitary = self.data_shape[1] == pixels
         self.ratio = ratio
@@ -95,6 +99,8 @@ class BlockCompressedSensing(LinearOperator):
             self.register_buffer(name, matrix.float(), persistent=False)
 
     def _forward(self, x: Tensor) -> Tensor:
+        if x.is_complex():
+            return torch.complex(self._forward(x.real), self._forward(x.imag))
         pixels = x.flatten(2)
         if self.permutation.shape[0] == 1:
             pixels = pixels[..., self.permutation[0]]
@@ -110,6 +116,8 @@ class BlockCompressedSensing(LinearOperator):
         return torch.cat(measured, 2)
 
     def _adjoint(self, y: Tensor) -> Tensor:
+        if y.is_complex():
+            return torch.complex(self._adjoint(y.real), self._adjoint(y.imag))
         phi, phi_last = self._matrices(y.dtype)
         cut = self.blocks * phi.shape[1]
         parts = []
@@ -135,7 +143,7 @@ class BlockCompressedSensing(LinearOperator):
         return self.norm()
 
     def config(self) -> dict[str, Any]:
-        """Return name, shape, ratio, block size and seeds: with them all but a given permutation is rebuilt."""
+        """Return name, shape, ratio, block size, seeds and dtype: with them all but a given permutation is rebuilt."""
         return {
             "operator": "block-compressed-sensing",
             "image_shape": list(self.image_shape),
@@ -143,6 +151,7 @@ class BlockCompressedSensing(LinearOperator):
             "block_size": self.block_size,
             "seed": self.seed,
             "permutation_seed": self.permutation_seed,
+            "dtype": str(self.image_dtype).removeprefix("torch."),
         }
 
     def batchable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -159,6 +168,7 @@ class BlockCompressedSensing(LinearOperator):
             seed=config["seed"],
             permutation_seed=config["permutation_seed"],
             permutation=tensors.get("permutation"),
+            dtype={"float32": torch.float32, "complex64": torch.complex64}[config.get("dtype", "float32")],
         )
 
 

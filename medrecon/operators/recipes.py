@@ -30,7 +30,7 @@ _MASK = {  # needed, or not allowed
 _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "cartesian-mri": {},
     "inpainting": {"channels": int, "dtype": str},
-    "block-compressed-sensing": {"ratio": (int, float), "block_size": int, "seed": int, "channels": int},
+    "block-compressed-sensing": {"ratio": (int, float), "block_size": int, "seed": int, "channels": int, "dtype": str},
     "ct-parallel": PARALLEL,
     "ct-fan": FAN,
 }
@@ -96,8 +96,7 @@ class Recipe:
             maps = None if self.coils is None else self.coils.draw(shape, generator)
             return CartesianMRI(mask, maps, image_shape=shape)
         if self.operator == "inpainting" and mask is not None:
-            dtype = _DTYPES[self.parameters.get("dtype", "float32")]
-            return Inpainting(mask.expand(1, *shape), channels=channels, dtype=dtype)
+            return Inpainting(mask.expand(1, *shape), channels=channels, dtype=self._dtype)
         if self.operator in _PRESETS:
             return _PRESETS[self.operator](self.parameters, shape, pixel_size)
         if self.operator == "block-compressed-sensing":
@@ -107,9 +106,14 @@ class Recipe:
                 block_size=self.parameters.get("block_size", 32),
                 seed=self.parameters.get("seed", 2025),
                 permutation_seed=int(torch.randint(2**62, (1,), generator=generator)),
+                dtype=self._dtype,
             )
         config = {**self.parameters, "operator": self.operator, "image_shape": list(shape)}
         return operator_from_config(config, {} if mask is None else {"mask": mask})
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return _DTYPES[self.parameters.get("dtype", "float32")]
 
     @classmethod
     def from_dict(cls, card: Mapping[str, Any], source: str) -> "Recipe":

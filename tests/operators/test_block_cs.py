@@ -29,6 +29,19 @@ def test_contract(parameters):
     assert_linear_operator(BlockCompressedSensing(**parameters))
 
 
+def test_complex_images():
+    parameters = {"image_shape": (2, 7, 5), "ratio": 0.4, "block_size": 4}
+    operator = BlockCompressedSensing(**parameters, dtype=torch.complex64)
+    assert_linear_operator(operator)
+    x = torch.randn(3, 2, 7, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    real = BlockCompressedSensing(**parameters)
+    assert torch.equal(operator(x), torch.complex(real(x.real), real(x.imag)))
+    again = operator_from_config(operator.config(), operator.tensors())
+    assert torch.equal(again(x), operator(x))
+    older = {key: value for key, value in real.config().items() if key != "dtype"}
+    assert operator_from_config(older, real.tensors()).image_dtype == torch.float32
+
+
 @pytest.mark.parametrize("parameters", OPERATORS, ids=lambda p: str(p["image_shape"]))
 def test_rows_are_orthonormal(parameters):
     operator = BlockCompressedSensing(**parameters)

@@ -83,6 +83,13 @@ def test_channels_and_line_masks_of_inpainting():
     assert operator.image_dtype == torch.complex64
 
 
+def test_block_compressed_sensing_of_complex_images():
+    parameters = {"ratio": 0.25, "block_size": 8, "dtype": "complex64"}
+    card = {"name": "cs", "description": "d", "operator": "block-compressed-sensing", "parameters": parameters}
+    operator = Recipe.from_dict(card, "card").draw((20, 30), seeded())
+    assert operator.image_dtype == operator.data_dtype == torch.complex64
+
+
 def write(folder, text):
     path = folder / "mine.yaml"
     path.write_text(text)
