@@ -38,6 +38,12 @@ class Setup:
         drawn = make_sampler(self.sampler, dict(self.parameters)).draw(shape, generator) > 0
         return drawn.expand(shape)
 
+    def operator(self, shape: tuple[int, int], generator: torch.Generator) -> CartesianMRI:
+        """Draw an operator with its true maps."""
+        mask = self.mask(shape, generator)
+        maps = CoilArray(self.coils).draw(shape, generator) if self.coils > 1 else None
+        return CartesianMRI(mask, maps, image_shape=shape)
+
 
 def radial(percent: int) -> Setup:
     """Return the pseudo-radial acquisition of a share of k-space, one coil."""
@@ -64,24 +70,11 @@ def setups(*, quick: bool) -> list[Setup]:
     ]
 
 
-def measured(plane: Tensor, setup: Setup, seed: int) -> tuple[Tensor, CartesianMRI, Tensor]:
-    """Simulate k-space of a magnitude (H, W); return it with the true operator and the complex truth."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (plane.shape[0], plane.shape[1])
-    truth = torch.polar(plane.float(), smooth_phase(shape, generator))
-    mask = setup.mask(shape, generator)
-    maps = CoilArray(setup.coils).draw(shape, generator) if setup.coils > 1 else None
-    operator = CartesianMRI(mask, maps, image_shape=shape)
-    return simulate(truth[None], operator, noise=NOISE, generator=generator).measurements, operator, truth
-
-
 def noise_only(setup: Setup, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, CartesianMRI]:
     """Return k-space of no object at all, unit noise where the mask samples, and the operator with its true maps."""
-    mask = setup.mask(shape, generator)
-    maps = CoilArray(setup.coils).draw(shape, generator) if setup.coils > 1 else None
-    operator = CartesianMRI(mask, maps, image_shape=shape)
+    operator = setup.operator(shape, generator)
     drawn = torch.randn((1, *operator.data_shape, 2), generator=generator)
-    return torch.view_as_complex(drawn) * mask, operator
+    return torch.view_as_complex(drawn) * operator.mask, operator
 
 
 def known(y: Tensor, mask: Tensor) -> tuple[Tensor, CartesianMRI]:
@@ -97,18 +90,21 @@ def plane_of_truth(truth: GroundTruth) -> Plane:
 
 
 def case(truth: GroundTruth, setup: Setup, seed: int) -> Case:
-    """Measure a slice; the reconstruction estimates the coil maps."""
+    """Measure a slice."""
     plane = torch.from_numpy(plane_of_truth(truth))
     return measured_case(plane, setup, seed, str(truth.source), truth.subject or truth.source.volume)
 
 
 def measured_case(plane: Tensor, setup: Setup, seed: int, name: str, subject: str) -> Case:
-    """Measure a magnitude (H, W) of somebody."""
-    y, operator, image = measured(plane, setup, seed)
-    mask = operator.tensors()["mask"].reshape(-1, *plane.shape[-2:])[0] > 0 if setup.coils > 1 else None
-    if mask is not None:
-        y, operator = known(y, mask)
-    return Case(name, subject, y, operator, image.abs().numpy())
+    """Measure a magnitude (H, W) of somebody; the reconstruction estimates the coil maps."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (plane.shape[0], plane.shape[1])
+    image = torch.polar(plane.float(), smooth_phase(shape, generator))
+    operator = setup.operator(shape, generator)
+    y = simulate(image[None], operator, noise=NOISE, generator=generator).measurements
+    if setup.coils > 1:
+        y, operator = known(y, operator.mask[0] > 0)
+    return Case(name, subject, y, operator, plane.numpy())
 
 
 def cases(slices: Sequence[GroundTruth], setup: Setup, first_seed: int) -> list[Case]:

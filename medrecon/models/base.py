@@ -135,7 +135,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         operator = operator * (1 / bound)
         initial = self._initial(y, operator)
         images = self._images(y, operator, network_images(initial, self.settings.image_channels))
-        return images_of(images, operator), initial, scale
+        return images_of(images, operator, initial), initial, scale
 
     def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
         """Return x_init (B, *operator.image_shape)."""
@@ -157,15 +157,17 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         return torch.full((measurements.shape[0],), float(fixed), device=measurements.device)
 
 
-def images_of(channels: Tensor, operator: LinearOperator) -> Tensor:
-    """Return the images (B, *operator.image_shape) that a network made, zero where the operator knows of no object.
+def images_of(channels: Tensor, operator: LinearOperator, start: Tensor) -> Tensor:
+    """Return the images (B, *operator.image_shape) that a network made of others, unchanged where nothing is seen.
 
     Parameters
     ----------
     channels
         (B', image_channels, H, W).
     operator
-        Its images have as many real channels, or a multiple.
+        Its images have as many real channels, or a multiple; :meth:`~LinearOperator.support` says where it sees.
+    start
+        What the network made them of, (B, *operator.image_shape), or one number everywhere.
     """
     images, support = operator_images(channels, operator), operator.support()
-    return images if support is None else images * support
+    return images if support is None else torch.where(support, images, start)

@@ -97,7 +97,7 @@ class ImagePrior(ReconstructionModel):
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
             images = (images + 1) / 2
-        images = images_of(images, operator)
+        images = images_of(images, operator, images.new_zeros(()))
         signal = measurements.flatten(1).abs().amax(1) > 0  # a network makes something even of nothing
         return images * per_sample(unit * signal, images)
 

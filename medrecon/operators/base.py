@@ -161,9 +161,9 @@ class LinearOperator(nn.Module, ABC):
         return self.adjoint(y)
 
     def support(self) -> Tensor | None:
-        """Return where images may be other than zero, bool (operator batch, *image_shape); None for everywhere.
+        """Return where there may be an object, bool (operator batch, *image_shape); None for everywhere.
 
-        An operator that knows where there is no object says so here. Pixels that are merely not measured belong to it.
+        Pixels that are merely not measured belong to it. Elsewhere a network leaves what it started from.
         """
         return None
 

@@ -19,6 +19,19 @@ def seen(half):
     return CartesianMRI(torch.arange(SHAPE[1]) % 2 == 0, maps)
 
 
+def measured(operator):
+    image = torch.randn(2, 2, *SHAPE, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    return operator(image)
+
+
+def with_offsets(model):
+    """Change weights: those that start as zero make nothing of anything."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05)
+    return model.requires_grad_(False)
+
+
 LEFT, RIGHT = slice(6, None), slice(None, 6)
 
 
@@ -53,15 +66,20 @@ def test_compounds():
 @pytest.mark.parametrize("name", ["idm", "unet", "ddnm"])
 def test_networks_make_nothing_of_nowhere(name):
     operator = seen(LEFT)
-    torch.manual_seed(0)
-    model = build_model(name, preset="tiny", image_channels=2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05)  # those that start as zero make nothing of anything
-        y = operator(torch.randn(2, 2, *SHAPE, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)))
-        image = model(y, operator)
+    image = with_offsets(build_model(name, preset="tiny", image_channels=2))(measured(operator), operator)
     assert (image[..., 6:] == 0).all()
     assert (image[..., :6] != 0).all()
+
+
+def test_what_they_start_from_stays_there():
+    operator = seen(LEFT)
+    model = with_offsets(build_model("idm", preset="tiny", image_channels=2, parameters={"warm_start": "tv"}))
+    y = measured(operator)
+    with torch.no_grad():
+        images, start, _ = model._reconstruct(y, operator)
+    assert (start[..., 6:] != 0).all()  # the least variation continues what is beside
+    assert torch.equal(images[..., 6:], start[..., 6:])
+    assert (images[..., :6] != start[..., :6]).all()
 
 
 def test_it_is_nothing_to_learn_either():
