@@ -51,9 +51,9 @@ class BidirectionalConsistencyModel(ImagePrior):
     consistency_iterations
         Of the solver where the operator has no closed-form pseudo-inverse.
     peak
-        The intensity that becomes 1 in the network, in units of the intensity scale.
+        The intensity that becomes 1 in the network, in units of the energy median of the image.
     intensity
-        The intensity scale; None estimates it for each sample.
+        The energy median; None estimates it for each sample.
 
     Attributes
     ----------

@@ -76,9 +76,9 @@ class DirectlyDenoisingModel(ImagePrior):
         Standard deviation of what f is wrong by, in units of the network: λ = error² / (error² + σ_y²), the best
         compromise where both errors are white. Without noise λ is 1.
     peak
-        The intensity that becomes 1 in the network, in units of the intensity scale.
+        The intensity that becomes 1 in the network, in units of the energy median of the image.
     intensity
-        The intensity scale; None estimates it for each sample.
+        The energy median; None estimates it for each sample.
 
     Attributes
     ----------
@@ -202,7 +202,8 @@ class DirectlyDenoisingModel(ImagePrior):
         self._check_loss(loss)
         self._check(batch.operator)
         with torch.no_grad():
-            problem, unit = self._problem(batch.measurements, batch.operator, self.settings.noise)
+            unit = self._unit(batch.target)
+            problem = self._problem(batch.measurements, batch.operator, self.settings.noise, unit)
             images = self._to_network(batch.target / per_sample(unit, batch.target), batch.operator)
             start = self.start(problem, None) if self.settings.conditional else torch.randn_like(images)
         f = self.estimator(problem, start) if self.settings.conditional else self.estimate

@@ -14,8 +14,10 @@ from medrecon.models.injector import network_images
 from medrecon.models.inverse_problem import InverseProblem
 from medrecon.models.losses import Loss
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.scaling import energy_median
 from medrecon.operators.solvers import per_sample
 from medrecon.optimization.convergence import Progress
+from medrecon.optimization.total_variation import total_variation, usual_strength
 
 Sampler = Callable[[Any, InverseProblem, torch.Generator | None, Progress | None], Tensor]
 """What reconstructs by a prior: called with prior, problem, generator and progress, it returns images (B', C, H, W) of
@@ -25,7 +27,8 @@ the network that explain the measurements."""
 class ImagePrior(ReconstructionModel):
     r"""A model of images in [-1, 1], trained on images alone.
 
-    With s the intensity scale of a sample and k = ``peak``, an image x of the operator is, in the network,
+    With s the energy median of the image (of the true one in training, in use of the one of least total variation:
+    x_init may be dimmer by any factor) and k = ``peak``, an image x of the operator is, in the network,
 
     .. math:: u = x / (s k) \text{ (complex)}, \qquad u = 2 x / (s k) - 1 \text{ (real)},
 
@@ -48,7 +51,7 @@ class ImagePrior(ReconstructionModel):
         """Return how :meth:`forward` reconstructs: in validation, say."""
 
     def training_loss(self, batch: TrainingBatch, loss: Loss = "l1") -> Tensor:
-        """Return :meth:`image_loss` of the true images; the measurements set no more than their intensity.
+        """Return :meth:`image_loss` of the true images; measurements and operator do not matter.
 
         Parameters
         ----------
@@ -59,8 +62,7 @@ class ImagePrior(ReconstructionModel):
         """
         self._check_loss(loss)
         self._check(batch.operator)
-        with torch.no_grad():
-            unit = self._intensity(batch.measurements, batch.operator) * self.settings.peak
+        unit = self._unit(batch.target)
         return self.image_loss(self._to_network(batch.target / per_sample(unit, batch.target), batch.operator))
 
     @torch.no_grad()
@@ -93,7 +95,8 @@ class ImagePrior(ReconstructionModel):
             Called with (network calls done, network calls in all).
         """
         self._check(operator)
-        problem, unit = self._problem(measurements, operator, noise)
+        unit = self._unit(self._estimate(measurements, operator))
+        problem = self._problem(measurements, operator, noise, unit)
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
             images = (images + 1) / 2
@@ -106,18 +109,29 @@ class ImagePrior(ReconstructionModel):
         generator = torch.Generator().manual_seed(0)
         return self.reconstruct(measurements, operator, self.default_sampler(), generator=generator)
 
-    def _problem(self, measurements: Tensor, operator: LinearOperator, noise: float) -> tuple[InverseProblem, Tensor]:
-        """Return the measurements in units of the network, and the unit s k of their images (B,)."""
-        bound, scale = operator.norm_bound(), self._intensity(measurements, operator)
-        unit = scale * self.settings.peak
+    def _estimate(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
+        """Return an image that is as bright as the true one; x_init is not where the operator scatters."""
+        weight, iterations = usual_strength(operator)
+        return total_variation(
+            measurements, operator, weight=weight, max_iter=iterations, name=f"{type(self).__name__}, intensity"
+        )
+
+    def _unit(self, images: Tensor) -> Tensor:
+        """Return the intensity s k that becomes 1, (B,)."""
+        fixed = self.settings.intensity
+        scale = energy_median(images) if fixed is None else images.real.new_full((len(images),), float(fixed))
+        return torch.where(scale > 0, scale, 1) * self.settings.peak
+
+    def _problem(self, measurements: Tensor, operator: LinearOperator, noise: float, unit: Tensor) -> InverseProblem:
+        """Return the measurements in units of the network."""
+        bound = operator.norm_bound()
         y = measurements / per_sample(unit * bound, measurements)
         unitary = operator * (1 / bound)
         initial, sigma = self._to_network(unitary.initial(y), operator), noise
         if not operator.image_dtype.is_complex:
             ones = torch.ones(len(y), *operator.image_shape, dtype=y.dtype, device=y.device)
             y, sigma = 2 * y - unitary(ones), 2 * noise
-        problem = InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
-        return problem, unit
+        return InverseProblem(y, unitary, initial, sigma, self.settings.consistency_iterations, common_noise=True)
 
     def _check_loss(self, loss: Loss) -> None:
         if loss != "l1":

@@ -6,7 +6,9 @@ import torch
 from medrecon.errors import UsageError
 from medrecon.models.ddpm import DiffusionPrior
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, ParallelBeam2D
+from medrecon.operators.scaling import energy_median
 from medrecon.reconstructors import available_methods, make_method
+from medrecon.simulation import brain_phantom
 
 
 def saved(folder, channels):
@@ -87,6 +89,29 @@ def test_no_image_depends_on_its_neighbours(folders):
     assert float(empty[0].abs().max()) == 0
     for factor in (1e-12, 1e6):
         assert torch.allclose(method(y * factor, operator) / factor, both, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["block CS", "inpainting", "one coil"])
+def test_a_prior_sees_images_of_the_brightness_it_was_trained_on(folders, kind):
+    """Whatever the operator: x_init of block CS has a quarter of it."""
+    prior = DiffusionPrior.load(folders[2])
+    shape = (48, 48)
+    image = brain_phantom(1, shape, torch.Generator().manual_seed(0)).to(torch.complex64)[:, None]
+    operator = {
+        "block CS": lambda: BlockCompressedSensing((1, *shape), 0.25, block_size=12, dtype=torch.complex64),
+        "inpainting": lambda: Inpainting(draw(1, *shape) < 0, dtype=torch.complex64),
+        "one coil": lambda: CartesianMRI(draw(*shape) < 0.3, image_shape=shape),
+    }[kind]()
+    seen = []
+
+    def sampler(_prior, problem, _generator, _progress):
+        seen.append(problem.y)
+        return problem.initial
+
+    y = operator(image)
+    prior.reconstruct(y, operator, sampler)
+    unit = float(y.norm() / seen[0].norm())
+    assert unit == pytest.approx(float(energy_median(image)) * prior.settings.peak, rel=0.2)
 
 
 def test_settings(folders):
