@@ -13,6 +13,8 @@ from medrecon.operators.solvers import conjugate_gradient, largest_eigenvalue, p
 
 PinvKind = Literal["exact", "iterative", "approximate"]
 
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "complex64": torch.complex64}
+"""Of images, by the names that recipes and files use."""
 _DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -265,8 +267,8 @@ class LinearOperator(nn.Module, ABC):
             if dtype.is_complex and not x.is_complex():
                 hint = "; convert with medrecon.complex.from_channels" if x.is_floating_point() else ""
             raise OperatorError(
-                f"{name}: expected {what} of shape {batch} and dtype {_short(dtype)}, "
-                f"got {tuple(x.shape)} {_short(x.dtype)}{hint}"
+                f"{name}: expected {what} of shape {batch} and dtype {dtype_name(dtype)}, "
+                f"got {tuple(x.shape)} {dtype_name(x.dtype)}{hint}"
             )
         own = self.batch_size
         if own not in (1, x.shape[0]):
@@ -290,8 +292,8 @@ class LinearOperator(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Shapes, dtypes and the kind of pseudo-inverse, e.g. ``<(8, 64, 64)x(1, 64, 64)> pinv iterative``."""
         return (
-            f"image {self.image_shape} {_short(self.image_dtype)} -> data {self.data_shape} "
-            f"{_short(self.data_dtype)}, pinv {self.pinv_kind}"
+            f"image {self.image_shape} {dtype_name(self.image_dtype)} -> data {self.data_shape} "
+            f"{dtype_name(self.data_dtype)}, pinv {self.pinv_kind}"
         )
 
 
@@ -307,5 +309,6 @@ def _no_autocast(hook: LinearMap) -> LinearMap:
     return guarded
 
 
-def _short(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype, without torch's prefix."""
     return str(dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from medrecon.errors import OperatorError
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import DTYPES, LinearOperator, dtype_name
 from medrecon.operators.registry import register_operator
 
 
@@ -151,7 +151,7 @@ class BlockCompressedSensing(LinearOperator):
             "block_size": self.block_size,
             "seed": self.seed,
             "permutation_seed": self.permutation_seed,
-            "dtype": str(self.image_dtype).removeprefix("torch."),
+            "dtype": dtype_name(self.image_dtype),
         }
 
     def batchable(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -168,7 +168,7 @@ class BlockCompressedSensing(LinearOperator):
             seed=config["seed"],
             permutation_seed=config["permutation_seed"],
             permutation=tensors.get("permutation"),
-            dtype={"float32": torch.float32, "complex64": torch.complex64}[config.get("dtype", "float32")],
+            dtype=DTYPES[config.get("dtype", "float32")],
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from medrecon.errors import OperatorError
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import DTYPES, LinearOperator, dtype_name
 from medrecon.operators.registry import register_operator
 
 
@@ -69,11 +69,9 @@ class Inpainting(LinearOperator):
 
     def config(self) -> dict[str, Any]:
         """Return name, channels and dtype; the mask is a tensor."""
-        name = str(self.image_dtype).removeprefix("torch.")
-        return {"operator": "inpainting", "channels": self.image_shape[0], "dtype": name}
+        return {"operator": "inpainting", "channels": self.image_shape[0], "dtype": dtype_name(self.image_dtype)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild the operator."""
-        dtype = {"float32": torch.float32, "complex64": torch.complex64}[config["dtype"]]
-        return cls(tensors["mask"], channels=config["channels"], dtype=dtype)
+        return cls(tensors["mask"], channels=config["channels"], dtype=DTYPES[config["dtype"]])

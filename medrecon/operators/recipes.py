@@ -9,7 +9,7 @@ import torch
 
 from medrecon.cards import card_folder, read_card
 from medrecon.errors import UsageError
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import DTYPES, LinearOperator
 from medrecon.operators.block_cs import BlockCompressedSensing
 from medrecon.operators.cartesian_mri import CartesianMRI
 from medrecon.operators.ct.presets import FAN, PARALLEL, check_preset, fan_preset, parallel_preset
@@ -35,7 +35,6 @@ _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "ct-fan": FAN,
 }
 _PRESETS = {"ct-parallel": parallel_preset, "ct-fan": fan_preset}
-_DTYPES = {"float32": torch.float32, "complex64": torch.complex64}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Recipe:
 
     @property
     def _dtype(self) -> torch.dtype:
-        return _DTYPES[self.parameters.get("dtype", "float32")]
+        return DTYPES[self.parameters.get("dtype", "float32")]
 
     @classmethod
     def from_dict(cls, card: Mapping[str, Any], source: str) -> "Recipe":
@@ -202,5 +201,5 @@ def _check_parameters(where: str, given: Mapping[str, Any], known: Mapping[str, 
     for key in ("block_size", "channels"):
         if given.get(key, 1) < 1:
             raise UsageError(f"{where}: parameter {key} must be at least 1, got {given[key]}")
-    if given.get("dtype", "float32") not in _DTYPES:
-        raise UsageError(f"{where}: parameter dtype must be one of {', '.join(_DTYPES)}; got {given['dtype']!r}")
+    if given.get("dtype", "float32") not in DTYPES:
+        raise UsageError(f"{where}: parameter dtype must be one of {', '.join(DTYPES)}; got {given['dtype']!r}")
