@@ -202,7 +202,7 @@ class DirectlyDenoisingModel(ImagePrior):
         self._check_loss(loss)
         self._check(batch.operator)
         with torch.no_grad():
-            unit = self._unit(batch.target)
+            unit = self.unit_of(batch.target)
             problem = self._problem(batch.measurements, batch.operator, self.settings.noise, unit)
             images = self._to_network(batch.target / per_sample(unit, batch.target), batch.operator)
             start = self.start(problem, None) if self.settings.conditional else torch.randn_like(images)

@@ -18,7 +18,7 @@ from medrecon.models.reversible import Keep, rebuildable, reversible_chain
 from medrecon.models.step import consistent, sampling_step
 from medrecon.models.unet import InjectedUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.optimization.total_variation import total_variation, usual_strength
+from medrecon.optimization.total_variation import total_variation
 
 WarmStart = Literal["none", "least-squares", "tv"]
 """See :class:`InvertibleDiffusionModel`."""
@@ -204,9 +204,8 @@ class InvertibleDiffusionModel(ReconstructionModel):
     def _initial(self, y: Tensor, operator: LinearOperator) -> Tensor:
         if self.settings.warm_start != "tv":
             return super()._initial(y, operator)
-        weight, iterations = usual_strength(operator)
         with torch.no_grad():
-            return total_variation(y, operator, weight=weight, max_iter=iterations, name="idm, warm start")
+            return total_variation(y, operator, name="idm, warm start")
 
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         return self.sample(y, operator, initial, self._memory(initial))

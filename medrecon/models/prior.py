@@ -17,7 +17,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.scaling import energy_median
 from medrecon.operators.solvers import per_sample
 from medrecon.optimization.convergence import Progress
-from medrecon.optimization.total_variation import total_variation, usual_strength
+from medrecon.optimization.total_variation import total_variation
 
 Sampler = Callable[[Any, InverseProblem, torch.Generator | None, Progress | None], Tensor]
 """What reconstructs by a prior: called with prior, problem, generator and progress, it returns images (B', C, H, W) of
@@ -62,7 +62,7 @@ class ImagePrior(ReconstructionModel):
         """
         self._check_loss(loss)
         self._check(batch.operator)
-        unit = self._unit(batch.target)
+        unit = self.unit_of(batch.target)
         return self.image_loss(self._to_network(batch.target / per_sample(unit, batch.target), batch.operator))
 
     @torch.no_grad()
@@ -73,6 +73,7 @@ class ImagePrior(ReconstructionModel):
         sampler: Sampler,
         *,
         noise: float = 0.0,
+        unit: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -89,13 +90,15 @@ class ImagePrior(ReconstructionModel):
         noise
             Standard deviation of the noise of A / ‖A‖, as a share of the intensity s k, about that of the brightest
             pixels; 0 for exact data.
+        unit
+            What :meth:`unit` returned for these measurements, for the next of several draws; None asks it.
         generator
             Of what is random.
         progress
             Called with (network calls done, network calls in all).
         """
         self._check(operator)
-        unit = self._unit(self._estimate(measurements, operator))
+        unit = self.unit(measurements, operator) if unit is None else unit
         problem = self._problem(measurements, operator, noise, unit)
         images = sampler(self, problem, generator, progress)
         if not operator.image_dtype.is_complex:
@@ -109,14 +112,14 @@ class ImagePrior(ReconstructionModel):
         generator = torch.Generator().manual_seed(0)
         return self.reconstruct(measurements, operator, self.default_sampler(), generator=generator)
 
-    def _estimate(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
-        """Return an image that is as bright as the true one; x_init is not where the operator scatters."""
-        weight, iterations = usual_strength(operator)
-        return total_variation(
-            measurements, operator, weight=weight, max_iter=iterations, name=f"{type(self).__name__}, intensity"
-        )
+    @torch.no_grad()
+    def unit(self, measurements: Tensor, operator: LinearOperator) -> Tensor:
+        """Return the intensity s k that becomes 1, (B,), of images that are known by their measurements."""
+        if self.settings.intensity is not None:
+            return self.unit_of(measurements)  # only their number counts
+        return self.unit_of(total_variation(measurements, operator, name=f"{type(self).__name__}, intensity"))
 
-    def _unit(self, images: Tensor) -> Tensor:
+    def unit_of(self, images: Tensor) -> Tensor:
         """Return the intensity s k that becomes 1, (B,)."""
         fixed = self.settings.intensity
         scale = energy_median(images) if fixed is None else images.real.new_full((len(images),), float(fixed))

@@ -14,8 +14,8 @@ def total_variation(
     measurements: Tensor,
     operator: LinearOperator,
     *,
-    weight: float,
-    max_iter: int,
+    weight: float | None = None,
+    max_iter: int | None = None,
     tol: float = 1e-3,
     nonnegative: bool = False,
     name: str = "tv",
@@ -30,9 +30,9 @@ def total_variation(
     operator
         A.
     weight
-        λ, without a unit: s is the intensity scale of the sample.
+        λ, without a unit: s is the intensity scale of the sample. None takes the usual one.
     max_iter, tol
-        Iterations at most; relative change at which to stop.
+        Iterations at most, None for the usual ones; relative change at which to stop.
     nonnegative
         Only images >= 0, for real operators.
     name
@@ -45,14 +45,16 @@ def total_variation(
     Tensor
         (B, *operator.image_shape), in the units of the data.
     """
+    weight, max_iter = strength(operator, weight, max_iter)
     data = DataTerm(operator, measurements)
     prox = TotalVariationProx(data.start, nonnegative=nonnegative)
     return ProximalGradient(name, weight, max_iter, tol).minimize(data, prox, progress)
 
 
-def usual_strength(operator: LinearOperator) -> tuple[float, int]:
-    """Return λ and the iterations that suit an operator where nobody says.
+def strength(operator: LinearOperator, weight: float | None, max_iter: int | None) -> tuple[float, int]:
+    """Return λ and the iterations, for None those that usually suit the operator.
 
     Where the pseudo-inverse is an approximation the operator integrates, and what is smoothed away comes back slowly.
     """
-    return _DEFAULTS[operator.pinv_kind == "approximate"]
+    usual_weight, usual_iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
+    return usual_weight if weight is None else weight, usual_iterations if max_iter is None else max_iter

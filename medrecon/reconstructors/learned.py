@@ -112,25 +112,23 @@ class LearnedReconstructor(Reconstructor):
         generator: torch.Generator | None,
         progress: Progress | None,
     ) -> Tensor:
+        del generator, progress  # nothing is random, and a slice is one call
+        y, unit = self._normalised(measurements, operator)
+        return self._in_units(self.model(y, operator), unit)
+
+    def _normalised(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
+        """Return measurements around 1 and their unit (B,), 0 for those without a signal."""
         backprojected, unit = unit_peak(operator.adjoint(measurements))  # also says what is wrong with bad data
         if self.model.settings.intensity is not None:  # it knows one unit only
             unit = torch.ones_like(unit)
-        x = self._network(measurements / per_sample(unit, measurements), operator, generator, progress)
+        signal = backprojected.abs().flatten(1).amax(1) > 0  # a network makes something even of nothing
+        return measurements / per_sample(unit, measurements), unit * signal
+
+    def _in_units(self, x: Tensor, unit: Tensor) -> Tensor:
+        """Return images of the network in units of the data."""
         if not bool(torch.isfinite(x.abs().amax())):
             raise NumericalError(f"{self.registered_name}: {self.checkpoint} gives NaN or Inf for these data")
-        signal = backprojected.abs().flatten(1).amax(1) > 0  # a network makes something even of nothing
-        return x * per_sample(unit * signal, x)
-
-    def _network(
-        self,
-        measurements: Tensor,
-        operator: LinearOperator,
-        generator: torch.Generator | None,  # noqa: ARG002 (nothing random here)
-        progress: Progress | None,  # noqa: ARG002 (a slice is one call)
-    ) -> Tensor:
-        """Return the images of measurements around 1."""
-        x: Tensor = self.model(measurements, operator)
-        return x
+        return x * per_sample(unit, x)
 
 
 @register_method("idm")

@@ -49,6 +49,7 @@ class PriorReconstructor(LearnedReconstructor):
         """Return the parameters, the checkpoint by its name and the hash of its weights."""
         return {**self.config(), **super().settings(operator)}
 
+    @torch.no_grad()
     def draws(
         self,
         measurements: Tensor,
@@ -62,6 +63,9 @@ class PriorReconstructor(LearnedReconstructor):
         For noisy data they differ less than the posterior does: this is no calibrated uncertainty.
         """
         generator = generator or torch.Generator().manual_seed(0)
+        prior = cast("ImagePrior", self.model)
+        y, unit = self._normalised(measurements, operator)
+        known = prior.unit(y, operator)
         drawn = []
         for number in range(self.samples):
 
@@ -69,9 +73,10 @@ class PriorReconstructor(LearnedReconstructor):
                 if progress is not None:
                     progress(number * steps + done, self.samples * steps)
 
-            with torch.no_grad():
-                image = super()._reconstruct(measurements, operator, generator=generator, progress=report)
-            drawn.append(image)
+            x = prior.reconstruct(
+                y, operator, self._sampler(), noise=self.noise, unit=known, generator=generator, progress=report
+            )
+            drawn.append(self._in_units(x, unit))
         return torch.stack(drawn)
 
     def _reconstruct(
@@ -83,15 +88,3 @@ class PriorReconstructor(LearnedReconstructor):
         progress: Progress | None,
     ) -> Tensor:
         return self.draws(measurements, operator, generator=generator, progress=progress).mean(0)
-
-    def _network(
-        self,
-        measurements: Tensor,
-        operator: LinearOperator,
-        generator: torch.Generator | None,
-        progress: Progress | None,
-    ) -> Tensor:
-        prior = cast("ImagePrior", self.model)
-        return prior.reconstruct(
-            measurements, operator, self._sampler(), noise=self.noise, generator=generator, progress=progress
-        )

@@ -6,7 +6,7 @@ from torch import Tensor
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
 from medrecon.optimization.convergence import Progress
-from medrecon.optimization.total_variation import total_variation, usual_strength
+from medrecon.optimization.total_variation import strength, total_variation
 from medrecon.reconstructors.base import Reconstructor, Setting
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.registry import register_method
@@ -60,12 +60,11 @@ class TotalVariation(Reconstructor):
             raise UsageError(
                 f"tv: nonnegative is for real images, those of {type(operator).__name__} are complex; leave it out"
             )
-        weight, iterations = self._strength(operator)
         return total_variation(
             measurements,
             operator,
-            weight=weight,
-            max_iter=iterations,
+            weight=self.regularization,
+            max_iter=self.max_iter,
             tol=self.tol,
             nonnegative=self.nonnegative,
             progress=progress,
@@ -73,12 +72,5 @@ class TotalVariation(Reconstructor):
 
     def settings(self, operator: LinearOperator) -> dict[str, Setting]:
         """Return the parameters, with λ and the iterations that were left open."""
-        weight, iterations = self._strength(operator)
+        weight, iterations = strength(operator, self.regularization, self.max_iter)
         return {**self.config(), "regularization": weight, "max_iter": iterations}
-
-    def _strength(self, operator: LinearOperator) -> tuple[float, int]:
-        weight, iterations = usual_strength(operator)
-        return (
-            weight if self.regularization is None else self.regularization,
-            iterations if self.max_iter is None else self.max_iter,
-        )

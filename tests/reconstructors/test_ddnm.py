@@ -7,6 +7,7 @@ from medrecon.errors import UsageError
 from medrecon.models.ddpm import DiffusionPrior
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, ParallelBeam2D
 from medrecon.operators.scaling import energy_median
+from medrecon.optimization.total_variation import total_variation
 from medrecon.reconstructors import available_methods, make_method
 from medrecon.simulation import brain_phantom
 
@@ -77,6 +78,21 @@ def test_draws(folders):
     other = method(y, operator, generator=torch.Generator().manual_seed(5))
     assert not torch.equal(other, draws.mean(0))
     assert torch.equal(method(y, operator), method(y, operator))
+
+
+def test_brightness_is_estimated_once_for_all_draws(folders, monkeypatch):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(options["name"])
+        return total_variation(*arguments, **options)
+
+    monkeypatch.setattr("medrecon.models.prior.total_variation", counted)
+    operator = Inpainting(draw(1, 9, 7) < 0)
+    make_method("ddnm", {"checkpoint": folders[1], "steps": 2, "samples": 3})(
+        operator(draw(2, 1, 9, 7).abs()), operator
+    )
+    assert calls == ["DiffusionPrior, intensity"]
 
 
 def test_no_image_depends_on_its_neighbours(folders):
