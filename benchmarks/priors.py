@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from judging.case import Case, Work, centred, spread
-from judging.held_back import split, training_recipe
+from judging.case import Case, Work, spread
 from judging.methods import SPARSE, Method, Tuner
 from judging.pictures import show
 from judging.score import run_work
+from judging.small_mr import small_images, with_phase
 from timing import save
 from torch import Tensor
 
@@ -33,9 +33,8 @@ from medrecon.operators.samplers.registry import make_sampler
 from medrecon.optimization.convergence import Progress
 from medrecon.reconstructors import Reconstructor
 from medrecon.reconstructors.learned import method_of_checkpoint
-from medrecon.simulation import brain_phantom, smooth_phase
+from medrecon.simulation import brain_phantom
 
-SIZE = 64
 TASKS = ("4x Cartesian lines", "25 % block CS", "50 % inpainting")
 TUNING = 3
 SAMPLES = 1500  # images of which the Wiener filter takes the covariance
@@ -106,12 +105,6 @@ class Fixed(Method):
         return self.reconstructor
 
 
-def with_phase(planes: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Return magnitudes with a smooth phase each, (N, 1, H, W), the brightest pixel 1."""
-    drawn = [torch.polar(plane / plane.max(), smooth_phase(tuple(plane.shape), generator)) for plane in planes]
-    return torch.stack(drawn)[:, None]
-
-
 def operator_of(task: str, size: int, seed: int) -> LinearOperator:
     """Draw an operator."""
     generator = torch.Generator().manual_seed(seed)
@@ -158,12 +151,6 @@ def methods(models: Sequence[Path], training: Sequence[Tensor], draws: int) -> d
     return found
 
 
-def small(image: Tensor, shrink: int) -> Tensor:
-    """Return the magnitude on fewer pixels, cut or extended to a square."""
-    pooled = torch.nn.functional.avg_pool2d(image.abs().float()[None], shrink)[0]
-    return centred(pooled, SIZE)
-
-
 def untrained(folder: Path) -> list[Path]:
     """Save untrained models of the smallest size."""
     torch.manual_seed(0)
@@ -195,11 +182,7 @@ def main() -> None:
             if not options.models:
                 parser.error("give the folders of trained models with --models")
             models = options.models
-            slices = split(models, options.data.resolve())
-            shrink = training_recipe(models[0], options.data.resolve()).data.shrink[-1]  # type: ignore[union-attr]
-            training = [small(truth.image, shrink) for truth in slices.training]
-            chosen = spread(slices.held_back, options.slices)
-            judged = [(truth.subject or truth.source.volume, small(truth.image, shrink)) for truth in chosen]
+            training, judged = small_images(models, options.data.resolve(), options.slices)
         known, rows, tuner = methods(models, training, options.draws), [], Tuner()
         tuning = [("tuning", plane) for plane in spread(training, TUNING)]
         for task in TASKS[::2] if options.quick else TASKS:
