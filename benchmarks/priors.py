@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/priors.py --data ../shared/data --models FOLDER ...
         [--slices N] [--draws N] [--pictures FOLDER] [--json FILE] [--quick]
 
-The models are trained by ``mri-prior``, or with its data (``--data.shrink``), on the same split, which is redone
-from the first of them; judged are slices of the subjects that it held back. Complex images of 64 x 64 pixels with a
-smooth random phase, without noise: Cartesian lines at 4x, 25 % block compressed sensing (real and imaginary part
-alike), 50 % inpainting. λ of TV is the best of a grid on slices of training subjects. "Mean" is the mean of training
-images drawn to the data, "Wiener" the linear estimate with their covariance, of images with phases: what a model has to
-beat. Calls are those of the network. ``--quick`` takes phantoms and untrained models.
+The models are trained by ``mri-prior`` and ``mri-small``, on the same split, which is redone from the first of them;
+judged are slices of the subjects that it held back. Complex images of 64 x 64 pixels with a smooth random phase,
+without noise: Cartesian lines at 4x, 25 % block compressed sensing (real and imaginary part alike), 50 % inpainting.
+λ of TV is the best of a grid on slices of training subjects. "Mean" is the mean of training images drawn to the data,
+"Wiener" the linear estimate with their covariance, of images with phases: what a model has to beat.
+``--quick`` takes phantoms and untrained models.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from judging.small_mr import small_images, with_phase
 from timing import save
 from torch import Tensor
 
-from medrecon.models import build_model, load_trained
+from medrecon.models import build_model
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting, LinearOperator
 from medrecon.operators.samplers.registry import make_sampler
 from medrecon.optimization.convergence import Progress
@@ -39,7 +39,6 @@ TASKS = ("4x Cartesian lines", "25 % block CS", "50 % inpainting")
 TUNING = 3
 SAMPLES = 1500  # images of which the Wiener filter takes the covariance
 FLOOR = 1e-3  # of the mean variance: what the covariance of so many samples leaves open
-CALLS = {"ddnm": 100, "bcm": 16, "dddm": 2, "unet": 1, "varnet": 4}
 
 
 class MeanFill(Reconstructor):
@@ -142,12 +141,10 @@ def methods(models: Sequence[Path], training: Sequence[Tensor], draws: int) -> d
     }
     for folder in models:
         kind = method_of_checkpoint(folder)
-        calls = CALLS.get(kind) or load_trained(folder).settings.steps
         parameters = {"checkpoint": str(folder)}
-        found[f"medrecon {kind}, {calls} calls"] = Method(kind, parameters, learned=True)
+        found[f"medrecon {kind}"] = Method(kind, parameters, learned=True)
         if kind == "ddnm":
-            name = f"medrecon ddnm, mean of {draws}, {draws * calls} calls"
-            found[name] = Method(kind, {**parameters, "samples": draws}, learned=True)
+            found[f"medrecon ddnm, mean of {draws}"] = Method(kind, {**parameters, "samples": draws}, learned=True)
     return found
 
 

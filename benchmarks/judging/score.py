@@ -1,7 +1,8 @@
 """Scores of all methods on one piece of work: means with their uncertainty, a table, rows for the JSON file."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ import torch
 from scipy.stats import t as student
 
 from medrecon.metrics import evaluate_volume
+from medrecon.models.padded_unet import PaddedUNet
+from medrecon.models.prior_unet import PriorUNet
+from medrecon.models.unet import InjectedUNet
 from medrecon.reconstructors import Reconstructor
 
 from .case import Case, Plane, Work, plane_of
@@ -18,6 +22,8 @@ from .methods import BASELINE, Method, Tuner
 Rows = list[dict[str, Any]]
 GAIN = "psnr gain over tv"
 OBJECT = "psnr in the object"
+CALLS = "network calls"
+_NETWORKS = (InjectedUNet, PaddedUNet, PriorUNet)
 _FEWEST_SUBJECTS = 3
 _AIR = 0.02
 
@@ -70,16 +76,30 @@ def mean_rows(work: str, who: str, metric: str, found: Mean) -> Rows:
 
 def reconstruct_case(reconstruct: Reconstructor, case: Case) -> tuple[Plane, dict[str, float]]:
     """Return the image and its scores; seconds are processor time."""
-    start = time.process_time()
-    image = reconstruct(case.measurements, case.operator, generator=torch.Generator().manual_seed(0))
-    seconds = time.process_time() - start
+    with _network_calls(reconstruct) as calls:
+        start = time.process_time()
+        image = reconstruct(case.measurements, case.operator, generator=torch.Generator().manual_seed(0))
+        seconds = time.process_time() - start
     gap = torch.linalg.vector_norm(case.operator(image) - case.measurements)
     scores = {"residual": float(gap / torch.linalg.vector_norm(case.measurements)), "seconds": seconds}
     plane = plane_of(image)
     if case.truth is not None:
         quality = evaluate_volume(case.truth[None].astype(np.float64), plane[None])
         scores = {**quality, OBJECT: _object_psnr(case.truth, plane), **scores}
-    return plane, scores
+    return plane, {**scores, CALLS: len(calls)} if calls else scores
+
+
+@contextmanager
+def _network_calls(reconstruct: Reconstructor) -> Iterator[list[None]]:
+    """Give a list that is longer by one for every call of a network of the reconstructor."""
+    calls: list[None] = []
+    networks = [module for module in reconstruct.modules() if isinstance(module, _NETWORKS)]
+    hooks = [network.register_forward_hook(lambda *_: calls.append(None)) for network in networks]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def run_work(work: Work, methods: Mapping[str, Method], tuner: Tuner) -> Outcome:
@@ -134,7 +154,7 @@ def _print(
     over = next(iter(first.values())).over
     print(f"\n{work.name}: {len(work.cases)} slices, intervals over {over}", flush=True)
     head = f"  {'':26} {'λ':>7} {'PSNR (dB)':>14} {'over TV':>14} {'in object':>14} {'SSIM':>15}"
-    print(f"{head} {'NMSE':>9} {'residual':>9} {'s/slice':>8}")
+    print(f"{head} {'NMSE':>9} {'residual':>9} {'s/slice':>8} {'calls':>6}")
     for who, means in table.items():
         weight = weights[who]
         ends = weight in (methods[who].grid[:1] + methods[who].grid[-1:])
@@ -146,10 +166,11 @@ def _print(
             _cell(means.get("ssim"), 4),
         ]
         nmse = means.get("nmse")
+        calls = f"{means[CALLS].value:.0f}" if CALLS in means else ""
         print(
             f"  {who:26} {cells[0]:>7} {cells[1]:>14} {cells[2]:>14} {cells[3]:>14} {cells[4]:>15} "
             f"{'' if nmse is None else f'{nmse.value:.5f}':>9} {means['residual'].value:9.4f} "
-            f"{means['seconds'].value:8.2f}",
+            f"{means['seconds'].value:8.2f} {calls:>6}",
             flush=True,
         )
     for part in work.published:
