@@ -1,8 +1,7 @@
 """Scores of all methods on one piece of work: means with their uncertainty, a table, rows for the JSON file."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +10,7 @@ import torch
 from scipy.stats import t as student
 
 from medrecon.metrics import evaluate_volume
-from medrecon.models.padded_unet import PaddedUNet
-from medrecon.models.prior_unet import PriorUNet
-from medrecon.models.unet import InjectedUNet
+from medrecon.models.network_calls import each_network_call
 from medrecon.reconstructors import Reconstructor
 
 from .case import Case, Plane, Work, plane_of
@@ -23,7 +20,6 @@ Rows = list[dict[str, Any]]
 GAIN = "psnr gain over tv"
 OBJECT = "psnr in the object"
 CALLS = "network calls"
-_NETWORKS = (InjectedUNet, PaddedUNet, PriorUNet)
 _FEWEST_SUBJECTS = 3
 _AIR = 0.02
 
@@ -76,7 +72,8 @@ def mean_rows(work: str, who: str, metric: str, found: Mean) -> Rows:
 
 def reconstruct_case(reconstruct: Reconstructor, case: Case) -> tuple[Plane, dict[str, float]]:
     """Return the image and its scores; seconds are processor time."""
-    with _network_calls(reconstruct) as calls:
+    calls: list[None] = []
+    with each_network_call(reconstruct, lambda: calls.append(None)):
         start = time.process_time()
         image = reconstruct(case.measurements, case.operator, generator=torch.Generator().manual_seed(0))
         seconds = time.process_time() - start
@@ -87,19 +84,6 @@ def reconstruct_case(reconstruct: Reconstructor, case: Case) -> tuple[Plane, dic
         quality = evaluate_volume(case.truth[None].astype(np.float64), plane[None])
         scores = {**quality, OBJECT: _object_psnr(case.truth, plane), **scores}
     return plane, {**scores, CALLS: len(calls)} if calls else scores
-
-
-@contextmanager
-def _network_calls(reconstruct: Reconstructor) -> Iterator[list[None]]:
-    """Give a list that is longer by one for every call of a network of the reconstructor."""
-    calls: list[None] = []
-    networks = [module for module in reconstruct.modules() if isinstance(module, _NETWORKS)]
-    hooks = [network.register_forward_hook(lambda *_: calls.append(None)) for network in networks]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def run_work(work: Work, methods: Mapping[str, Method], tuner: Tuner) -> Outcome:

@@ -108,6 +108,11 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
         signal = measurements.flatten(1).abs().amax(1) > 0  # a network makes something even of nothing
         return images * per_sample(scale * signal, images)
 
+    @property
+    def network_calls(self) -> int:
+        """How often :meth:`forward` calls a network."""
+        return 1
+
     def training_loss(self, batch: TrainingBatch, loss: Loss = "l1") -> Tensor:
         """Return the loss of a batch, a scalar, in intensities of the network: with x̂ and x divided by s.
 

@@ -188,6 +188,12 @@ class InvertibleDiffusionModel(ReconstructionModel):
         steps = changes.get("steps", 3)
         return {**preset(name, image_channels=image_channels, steps=steps), **changes}
 
+    @property
+    def network_calls(self) -> int:
+        """T."""
+        steps: int = self.settings.steps
+        return steps
+
     def count_operator_calls(self) -> int:
         """Return how often A^H A is applied in one reconstruction: once for every injector and step, and once a step.
 

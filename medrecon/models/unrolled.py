@@ -84,6 +84,11 @@ class UnrolledNetwork(ReconstructionModel):
         self.networks = nn.ModuleList(PaddedUNet(image_channels, features) for _ in range(cascades))
         self.eta = nn.Parameter(torch.ones(cascades))
 
+    @property
+    def network_calls(self) -> int:
+        """The number of cascades."""
+        return len(self.networks)
+
     def _images(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Tensor:
         if self.memory not in get_args(UnrolledMemory):
             raise UsageError(f"memory must be one of {', '.join(get_args(UnrolledMemory))}, got {self.memory!r}")

@@ -112,9 +112,20 @@ class LearnedReconstructor(Reconstructor):
         generator: torch.Generator | None,
         progress: Progress | None,
     ) -> Tensor:
-        del generator, progress  # nothing is random, and a slice is one call
+        del generator  # nothing is random
+        from medrecon.models.network_calls import each_network_call
+
+        calls = 0
+
+        def report() -> None:
+            nonlocal calls
+            calls += 1
+            if progress is not None:
+                progress(calls, self.model.network_calls)
+
         y, unit = self._normalised(measurements, operator)
-        return self._in_units(self.model(y, operator), unit)
+        with each_network_call(self.model, report):
+            return self._in_units(self.model(y, operator), unit)
 
     def _normalised(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor]:
         """Return measurements around 1 and their unit (B,), 0 for those without a signal."""

@@ -53,6 +53,15 @@ def test_run_folders(folders, name, brain):
     }
 
 
+@pytest.mark.parametrize(("name", "calls"), [("idm", 3), ("unet", 1), ("varnet", 2)])
+def test_progress_by_network_call(folders, name, calls, brain):
+    method, seen = make_method(name, {"checkpoint": str(folders / name)}), []
+    for _ in range(2):  # nothing is left behind
+        seen.clear()
+        method(brain.data, brain.operator, progress=lambda done, total: seen.append((done, total)))
+        assert seen == [(step, calls) for step in range(1, calls + 1)]
+
+
 @pytest.mark.parametrize(("name", "other"), [("idm", "unet"), ("unet", "varnet"), ("varnet", "idm")])
 def test_checkpoint_of_another_model(folders, name, other):
     kinds = {"idm": "InvertibleDiffusionModel", "unet": "UNetBaseline", "varnet": "UnrolledNetwork"}
