@@ -111,18 +111,19 @@ def main() -> None:
         model = BidirectionalConsistencyModel.load(options.model).eval()
         planes = [plane for _, plane in small_images([options.model], options.data.resolve(), options.slices).held_back]
     images, rows = in_network(model, planes), []
-    shown: list[dict[str, Plane]] = [{} for _ in planes[:PICTURES]]
+    returned: list[dict[str, Plane]] = [{} for _ in planes[:PICTURES]]
+    noises: list[dict[str, Plane]] = [{} for _ in returned]
     for calls in CALLS:
         found, noise, back = judged(model, images, calls)
         rows += found
         save(rows, options.json)
-        for index, pictures in enumerate(shown):
-            pictures[f"{calls}+{calls}"] = magnitudes(back[index, None])
-            pictures[f"noise, {calls}"] = magnitudes(noise[index, None] / 3)
+        for index in range(len(returned)):
+            returned[index][f"{calls}+{calls}"] = magnitudes(back[index, None])
+            noises[index][f"noise, {calls}"] = magnitudes(noise[index, None])
     if options.pictures is not None:
-        for index, pictures in enumerate(shown):
-            truth = magnitudes(images[index, None])
-            sheet(options.pictures / f"round trip {index}.png", truth, pictures)
+        for index in range(len(returned)):
+            sheet(options.pictures / f"round-trip-{index}.png", magnitudes(images[index, None]), returned[index])
+            sheet(options.pictures / f"noise-{index}.png", None, noises[index])
 
 
 if __name__ == "__main__":
