@@ -114,8 +114,8 @@ class BidirectionalConsistencyModel(ImagePrior):
         total_batches: int = 400_000,
         end_times: EndTimes = "lognormal",
         huber: float = 0.00054,
-        sweeps: int = 8,
-        renoise: Renoise = "amplify",
+        sweeps: int = 32,
+        renoise: Renoise = "gaussian",
         consistency_iterations: int = 10,  # noqa: ARG002 (this and what follows is read from the config)
         peak: float = 2.0,  # noqa: ARG002
         intensity: float | None = None,  # noqa: ARG002

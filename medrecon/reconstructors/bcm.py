@@ -36,10 +36,10 @@ class BidirectionalConsistency(PriorReconstructor):
         checkpoint: str | None = None,
         samples: int = 1,
         noise: float = 0.0,
-        sweeps: int = 8,
-        renoise: "Renoise" = "amplify",
-        highest: float = 1.0,
-        lowest: float = 0.2,
+        sweeps: int = 32,
+        renoise: "Renoise" = "gaussian",
+        highest: float = 0.5,
+        lowest: float = 0.02,
         ratio: float = 0.5,
     ) -> None:
         super().__init__(checkpoint, samples, noise)
