@@ -115,13 +115,13 @@ class LearnedReconstructor(Reconstructor):
         del generator  # nothing is random
         from medrecon.models.network_calls import each_network_call
 
-        calls = 0
+        calls, total = 0, self.model.network_calls
 
         def report() -> None:
             nonlocal calls
             calls += 1
-            if progress is not None:
-                progress(calls, self.model.network_calls)
+            if progress is not None and calls <= total:  # a model of another package may not know its number
+                progress(calls, total)
 
         y, unit = self._normalised(measurements, operator)
         with each_network_call(self.model, report):
