@@ -14,13 +14,13 @@ without noise: Cartesian lines at 4x, 25 % block compressed sensing (real and im
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from judging.case import Case, Work, spread
-from judging.methods import SPARSE, Method, Tuner
+from judging.methods import SPARSE, Method, Tuner, learned
 from judging.pictures import show
 from judging.score import run_work
 from judging.small_mr import small_images, with_phase
@@ -32,7 +32,6 @@ from medrecon.operators import BlockCompressedSensing, CartesianMRI, Inpainting,
 from medrecon.operators.samplers.registry import make_sampler
 from medrecon.optimization.convergence import Progress
 from medrecon.reconstructors import Reconstructor
-from medrecon.reconstructors.learned import method_of_checkpoint
 from medrecon.simulation import brain_phantom
 
 TASKS = ("4x Cartesian lines", "25 % block CS", "50 % inpainting")
@@ -139,12 +138,10 @@ def methods(models: Sequence[Path], training: Sequence[Tensor], draws: int) -> d
         "medrecon tv": Method("tv", {}, SPARSE),
         "Wiener": Fixed("Wiener", reconstructor=Wiener(images)),
     }
-    for folder in models:
-        kind = method_of_checkpoint(folder)
-        parameters = {"checkpoint": str(folder)}
-        found[f"medrecon {kind}"] = Method(kind, parameters, learned=True)
-        if kind == "ddnm":
-            found[f"medrecon ddnm, mean of {draws}"] = Method(kind, {**parameters, "samples": draws}, learned=True)
+    for who, method in learned(models).items():
+        found[who] = method
+        if method.name == "ddnm":
+            found[f"{who}, mean of {draws}"] = replace(method, parameters={**method.parameters, "samples": draws})
     return found
 
 
