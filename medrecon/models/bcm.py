@@ -173,6 +173,12 @@ class BidirectionalConsistencyModel(ImagePrior):
             s.sigma_min,
         )
 
+    @property
+    def network_calls(self) -> int:
+        """One a sweep, or two where noise is amplified."""
+        sweeps: int = self.settings.sweeps
+        return 2 * sweeps if self.settings.renoise == "amplify" else sweeps
+
     def default_sampler(self) -> Sampler:
         """Return the sweeps of the configuration."""
         return BCMSweeps(sweeps=self.settings.sweeps, renoise=self.settings.renoise)

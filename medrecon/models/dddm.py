@@ -245,6 +245,12 @@ class DirectlyDenoisingModel(ImagePrior):
         shape = (count, self.settings.image_channels, *size)
         return generate(self.estimate, shape, self.scheduler, steps=steps, generator=generator, device=self.device)
 
+    @property
+    def network_calls(self) -> int:
+        """The ``steps`` of the configuration."""
+        steps: int = self.settings.steps
+        return steps
+
     def default_sampler(self) -> Sampler:
         """Return as many improvements as the configuration says."""
         return DDDMSteps(self.settings.steps)

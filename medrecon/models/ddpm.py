@@ -108,6 +108,12 @@ class DiffusionPrior(ImagePrior):
         noisy = bars.sqrt() * images + (1 - bars).sqrt() * noise
         return (self._noise(noisy, times) - noise).square().mean()
 
+    @property
+    def network_calls(self) -> int:
+        """The ``steps`` of the configuration."""
+        steps: int = self.settings.steps
+        return steps
+
     def default_sampler(self) -> Sampler:
         """Return DDNM with as many steps as the configuration says."""
         return DDNM(steps=self.settings.steps)
