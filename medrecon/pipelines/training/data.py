@@ -207,6 +207,7 @@ def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> Trainin
         raise UsageError("data.validation: expected a share of the phantoms, e.g. 0.1, got paths")
     train, held = (_share_of_volumes(part, data.volumes, recipe.seed) for part in (train, held))
     train = _large_enough(train, data.patch, max(data.shrink))
+    held = list({truth.source: truth for truth in held}.values())  # a folder named twice counts twice to train on only
     if data.validation_slices is not None:
         places = torch.linspace(0, len(held) - 1, min(data.validation_slices, len(held))).round().long()
         held = [held[place] for place in places.tolist()]

@@ -22,8 +22,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], part: TrainingPart) -> O
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
-    return kinds[part.optimizer](groups, lr=part.learning_rate)
+    if part.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=part.learning_rate)
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    return kinds[part.optimizer](groups, lr=part.learning_rate, betas=part.betas)
 
 
 def build_schedule(optimizer: Optimizer, part: TrainingPart, steps: int) -> LambdaLR:

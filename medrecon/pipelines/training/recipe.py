@@ -163,6 +163,9 @@ class TrainingPart(_Part):
     """Its name."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """After the warm-up."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    """How far Adam's means of gradients and of their squares remember. Those of deep unrolled networks grow a
+    hundredfold while they learn: a longer memory (0.999) divides by what they were, and the weights are thrown off."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Of the optimizer."""
     schedule: Literal["cosine", "constant", "step"] = "cosine"

@@ -185,6 +185,16 @@ class TestRun:
         groups = {score.acquisition for score in judge(tmp_path / "run").verdict.scores}
         assert groups <= {"coils", "mri-singlecoil-4x"}
 
+    def test_a_folder_named_twice_is_judged_once(self, recipe, tmp_path):
+        (tmp_path / "images").mkdir()
+        for name in ("a", "b"):
+            np.savez(tmp_path / "images" / f"{name}.npz", images=np.random.default_rng(0).random((2, 24, 20)))
+        data = {"kind": "images", "train": [str(tmp_path / "images")] * 2, "operator": "mri-singlecoil-4x"}
+        run(recipe({"data": {**data, "validation": 0.5}, "training.epochs": 1}), tmp_path / "run")
+        assert lines(tmp_path / "run")[-1]["iteration"] == 2  # four slices, two at a time
+        (verdict,) = lines(tmp_path / "run", "validation")
+        assert len(verdict["volumes"]) == 1
+
     def test_mixed_sizes_in_one_folder(self, fastmri_recipe, fastmri_folder, tmp_path):
         folder = fastmri_folder("multi", 3, 2)
         other = fastmri_folder("brain", 3, 2, name="other")
