@@ -16,6 +16,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.block_cs import BlockCompressedSensing
 from medrecon.operators.cartesian_mri import CartesianMRI
 from medrecon.operators.ct.base import XRayTransform
+from medrecon.operators.scaling import intensity_scale
 from medrecon.reconstructors.mri import acceleration, sampling_pattern
 from medrecon.reconstructors.noise import kspace_noise, sinogram_noise
 
@@ -23,7 +24,7 @@ Modality = Literal["mri", "ct", "cs"]
 
 _LIMITS: dict[str, tuple[str, ...]] = {
     "mri": ("acceleration", "coils", "matrix", "noise"),
-    "ct": ("views", "degrees", "matrix", "noise"),
+    "ct": ("views", "degrees", "matrix", "noise", "attenuation"),
     "cs": ("ratio", "block_size", "channels", "matrix"),
 }
 _KINDS: dict[str, dict[str, str]] = {  # and how to say that one is another
@@ -38,6 +39,7 @@ _WORDS = {
     "noise": "noise of {} of the peak is",
     "views": "{} views are",
     "degrees": "an arc of {} degrees is",
+    "attenuation": "an attenuation of {} per mm is",
     "ratio": "a ratio of {} is",
     "block_size": "a block size of {} is",
     "channels": "{} channels are",
@@ -61,8 +63,9 @@ class Scope:
         "mri" (Cartesian k-space), "ct" (sinograms) or "cs" (block compressed sensing).
     limits
         By name. For "mri": ``acceleration``, ``coils``, ``matrix`` (rows and columns of k-space) and ``noise``, the
-        standard deviation as a fraction of the brightest pixel. For "ct": ``views``, ``degrees``, ``matrix`` and
-        ``noise``, as a fraction of the largest line integral. For "cs": ``ratio``, ``block_size``, ``channels``,
+        standard deviation as a fraction of the brightest pixel. For "ct": ``views``, ``degrees``, ``matrix``,
+        ``noise``, as a fraction of the largest line integral, and ``attenuation``, the energy median of the image in
+        1/mm, for models that know tissue by its numbers. For "cs": ``ratio``, ``block_size``, ``channels``,
         ``matrix``. What is left out is not checked.
     kinds
         By name, all by default. For "mri": ``pattern``, of "lines" and "points". For "ct": ``geometry``, of names of
@@ -180,7 +183,9 @@ def _measured(operator: LinearOperator, measurements: Tensor) -> dict[str, tuple
         return {"acceleration": (acceleration(mask),), "coils": (len(kspace),), "matrix": matrix, "noise": (noise,)}
     if isinstance(operator, XRayTransform):
         views, noise = float(operator.data_shape[1]), sinogram_noise(measurements)
-        return {"views": (views,), "degrees": (360 * operator.turns,), "matrix": matrix, "noise": (noise,)}
+        tissue = float(intensity_scale(operator, measurements)[0])
+        arc = 360 * operator.turns
+        return {"views": (views,), "degrees": (arc,), "matrix": matrix, "noise": (noise,), "attenuation": (tissue,)}
     if isinstance(operator, BlockCompressedSensing):
         channels, side = float(operator.image_shape[0]), float(operator.block_size)
         return {"ratio": (operator.ratio,), "block_size": (side,), "channels": (channels,), "matrix": matrix}

@@ -16,7 +16,7 @@ from medrecon.simulation import brain_phantom, simulate
 MRI = {"modality": "mri", "acceleration": [1.5, 10], "matrix": [96, 640], "coils": [1, 32], "noise": 0.05}
 CT = {
     "modality": "ct", "views": [30, 90], "degrees": [179, 181], "matrix": 512, "noise": 0.02,
-    "geometry": ["ct-parallel"],
+    "attenuation": [0.01, 0.03], "geometry": ["ct-parallel"],
 }  # fmt: skip
 CS = {"modality": "cs", "ratio": [0.1, 0.5], "block_size": [32, 32], "channels": 1}
 
@@ -149,6 +149,15 @@ def sinogram(views=60, degrees=180.0, noise=0.0):
 def test_ct(options, message):
     found = scope(CT).refusal(*sinogram(**options))
     assert found is None if message is None else found.startswith(message)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(10.0, "0.1"), (0.1, "0.001")])
+def test_ct_in_other_units(factor, message):
+    """Attenuation per cm, or per pixel of some other object: not the tissue that a model has seen."""
+    operator, data = sinogram()
+    reason = scope(CT).refusal(operator, factor * data)
+    assert reason.startswith(f"an attenuation of {message}")
+    assert reason.endswith("per mm is beyond the 0.01 to 0.03 that it was trained for")
 
 
 def test_an_empty_list_is_no_limit():
