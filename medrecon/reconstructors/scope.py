@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -127,9 +127,9 @@ class Scope:
             if kinds and not any(kind == known or kind.startswith(f"{known}-") for known in kinds):
                 found = _KINDS[self.modality][name].format(kind)
                 return f"{found}, not the {' or '.join(kinds)} that it was trained for"
-        values = _measured(operator, measurements)
+        measures = _measures(operator, measurements)
         for name, limits in self.limits.items():
-            for value in values[name]:
+            for value in measures[name]():
                 # limits are round numbers, what is measured is not: an arc of 180.00001 degrees
                 if not limits.low * (1 - 1e-3) <= value <= limits.high * (1 + 1e-3):
                     found = _WORDS[name].format(_number(name, value))
@@ -173,22 +173,33 @@ def _kind(operator: LinearOperator) -> str:
     return operator.registered_name or type(operator).__name__
 
 
-def _measured(operator: LinearOperator, measurements: Tensor) -> dict[str, tuple[float, ...]]:
-    """Return the value of everything that can be limited."""
+def _measures(operator: LinearOperator, measurements: Tensor) -> dict[str, Callable[[], tuple[float, ...]]]:
+    """Return how to measure everything that can be limited: some takes projections, and may not be asked for."""
     matrix = tuple(float(side) for side in operator.image_shape[-2:])
     if isinstance(operator, CartesianMRI):
         kspace = measurements.reshape(-1, *operator.image_shape[-2:])
         mask = operator.mask[0].to(kspace.device)
-        noise = kspace_noise(kspace, mask)
-        return {"acceleration": (acceleration(mask),), "coils": (len(kspace),), "matrix": matrix, "noise": (noise,)}
+        return {
+            "acceleration": lambda: (acceleration(mask),),
+            "coils": lambda: (len(kspace),),
+            "matrix": lambda: matrix,
+            "noise": lambda: (kspace_noise(kspace, mask),),
+        }
     if isinstance(operator, XRayTransform):
-        views, noise = float(operator.data_shape[1]), sinogram_noise(measurements)
-        tissue = float(intensity_scale(operator, measurements)[0])
-        arc = 360 * operator.turns
-        return {"views": (views,), "degrees": (arc,), "matrix": matrix, "noise": (noise,), "attenuation": (tissue,)}
+        return {
+            "views": lambda: (operator.data_shape[1],),
+            "degrees": lambda: (360 * operator.turns,),
+            "matrix": lambda: matrix,
+            "noise": lambda: (sinogram_noise(measurements),),
+            "attenuation": lambda: (float(intensity_scale(operator, measurements)[0]),),
+        }
     if isinstance(operator, BlockCompressedSensing):
-        channels, side = float(operator.image_shape[0]), float(operator.block_size)
-        return {"ratio": (operator.ratio,), "block_size": (side,), "channels": (channels,), "matrix": matrix}
+        return {
+            "ratio": lambda: (operator.ratio,),
+            "block_size": lambda: (operator.block_size,),
+            "channels": lambda: (operator.image_shape[0],),
+            "matrix": lambda: matrix,
+        }
     raise InputError(f"{type(operator).__name__}: nothing is known to limit")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -134,6 +134,7 @@ def _fastmri(recipe: TrainingRecipe, data: FastMRIData, progress: Progress | Non
     else:
         train, held = volumes, _volumes(data, data.validation, progress)
         _distinct([volume.path for volume in train], [volume.path for volume in held])
+    held = _once(held, lambda volume: volume.path)
     train, held = (_share(part, data.volumes, recipe.seed) for part in (train, held))
     return TrainingData(
         _fastmri_set(recipe, data, train, training=True),
@@ -207,7 +208,7 @@ def _simulated(recipe: TrainingRecipe, data: ImageData | PhantomData) -> Trainin
         raise UsageError("data.validation: expected a share of the phantoms, e.g. 0.1, got paths")
     train, held = (_share_of_volumes(part, data.volumes, recipe.seed) for part in (train, held))
     train = _large_enough(train, data.patch, max(data.shrink))
-    held = list({truth.source: truth for truth in held}.values())  # a folder named twice counts twice to train on only
+    held = _once(held, lambda truth: truth.source)
     if data.validation_slices is not None:
         places = torch.linspace(0, len(held) - 1, min(data.validation_slices, len(held))).round().long()
         held = [held[place] for place in places.tolist()]
@@ -301,6 +302,7 @@ def _scans(recipe: TrainingRecipe, data: ScanData, progress: Progress | None) ->
     else:
         train, held = files, _measured_files(data.validation)
         _distinct(train, held)
+    held = _once(held, lambda file: file)
     train, held = (_share(part, data.volumes, recipe.seed) for part in (train, held))
     options = ReadOptions(mu_water=data.mu_water)
     return TrainingData(
@@ -336,6 +338,11 @@ def _split(items: Sequence[T], names: Sequence[str], share: float, seed: int) ->
     held = {volumes[place] for place in order[:count]}
     pairs = list(zip(items, names, strict=True))
     return [item for item, name in pairs if name not in held], [item for item, name in pairs if name in held]
+
+
+def _once(items: Iterable[T], name: Callable[[T], Hashable]) -> list[T]:
+    """Leave out repetitions: a folder that is named twice counts twice to train on, but is judged once."""
+    return list({name(item): item for item in items}.values())
 
 
 def _share(items: Sequence[T], share: float, seed: int) -> list[T]:

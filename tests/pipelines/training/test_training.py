@@ -195,6 +195,14 @@ class TestRun:
         (verdict,) = lines(tmp_path / "run", "validation")
         assert len(verdict["volumes"]) == 1
 
+    def test_volumes_named_twice_are_judged_once(self, fastmri_recipe, fastmri_folder, tmp_path):
+        """Also those of fastMRI."""
+        folder = fastmri_folder("multi", 4, 2)
+        run(fastmri_recipe({"training.epochs": 1, "data.train": [str(folder)] * 2}, folder), tmp_path / "run")
+        assert lines(tmp_path / "run")[-1]["iteration"] == 6  # three volumes of two slices, twice, two at a time
+        (verdict,) = lines(tmp_path / "run", "validation")
+        assert len(verdict["volumes"]) == 1
+
     def test_mixed_sizes_in_one_folder(self, fastmri_recipe, fastmri_folder, tmp_path):
         folder = fastmri_folder("multi", 3, 2)
         other = fastmri_folder("brain", 3, 2, name="other")
