@@ -24,7 +24,8 @@ from medrecon.operators.solvers import per_sample
 class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  # diffusers' own way
     r"""A network that makes images of measurements, for any linear operator on two-dimensional images.
 
-    With s the intensity scale of a sample and :math:`\tilde A = A / ‖A‖`, the result is
+    With s the intensity scale of a sample and :math:`\tilde A = A / ‖A‖`, both after
+    :meth:`~medrecon.operators.LinearOperator.whitened`, the result is
 
     .. math:: \hat x = s\, N(\tilde y, \tilde A, x_{init}), \qquad \tilde y = y / (s ‖A‖), \quad
         x_{init} = \tilde A^{init} \tilde y,
@@ -133,6 +134,7 @@ class ReconstructionModel(ModelMixin, ConfigMixin, ABC):  # type: ignore[misc]  
     def _reconstruct(self, measurements: Tensor, operator: LinearOperator) -> tuple[Tensor, Tensor, Tensor]:
         """Return images and x_init (B, *operator.image_shape) in intensities of the network, and their scale (B,)."""
         self._check(operator)
+        measurements, operator = operator.whitened(measurements)
         with torch.no_grad():
             bound = operator.norm_bound()
             scale = self._intensity(measurements, operator)

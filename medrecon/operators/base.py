@@ -169,13 +169,24 @@ class LinearOperator(nn.Module, ABC):
         """
         return None
 
+    def whitened(self, y: Tensor) -> tuple[Tensor, "LinearOperator"]:
+        """Return W y and W A, W weighing down what is noisier than the rest: what ‖A x - y‖² should be made of.
+
+        y and A themselves unless the operator can tell from the measurements, see
+        :meth:`medrecon.operators.ct.base.XRayTransform.whitened`.
+        """
+        return y, self
+
     def norm(self, *, max_iter: int = 200, tol: float = 1e-5) -> Tensor:
         """Return the operator norm ‖A‖ (largest singular value) by power iteration, shape (operator batch,)."""
+        with torch.no_grad():
+            return largest_eigenvalue(self.gram, self._norm_start(), max_iter=max_iter, tol=tol).sqrt()
+
+    def _norm_start(self) -> Tensor:
+        """Return where the power iteration starts: near the leading singular vector, where that is known."""
         generator = torch.Generator().manual_seed(0)
         shape = (self.batch_size, *self.image_shape)
-        start = torch.randn(shape, generator=generator, dtype=self.image_dtype).to(self.device)
-        with torch.no_grad():
-            return largest_eigenvalue(self.gram, start, max_iter=max_iter, tol=tol).sqrt()
+        return torch.randn(shape, generator=generator, dtype=self.image_dtype).to(self.device)
 
     def norm_bound(self) -> Tensor:
         """Return an upper bound of ‖A‖, shape (operator batch,): what a step size needs.

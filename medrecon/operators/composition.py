@@ -138,6 +138,11 @@ class Composition(_Compound):
         """Return that of B."""
         return self.inner.support()
 
+    def whitened(self, y: Tensor) -> tuple[Tensor, LinearOperator]:
+        """Return W y and (W A) B."""
+        y, outer = self.outer.whitened(y)
+        return y, self if outer is self.outer else Composition(outer, self.inner)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
 
@@ -237,6 +242,11 @@ class Scaled(_Compound):
         """Return that of A."""
         return self.operator.support()
 
+    def whitened(self, y: Tensor) -> tuple[Tensor, LinearOperator]:
+        """Return W y and c (W A)."""
+        y, operator = self.operator.whitened(y)
+        return y, self if operator is self.operator else Scaled(operator, self.factor)
+
     def norm(self, *, max_iter: int = 200, tol: float = 1e-5) -> Tensor:
         """Return |c| ‖A‖."""
         return self.factor.abs().float() * self.operator.norm(max_iter=max_iter, tol=tol)
@@ -244,6 +254,57 @@ class Scaled(_Compound):
     def norm_bound(self) -> Tensor:
         """Return |c| times the bound of A."""
         return self.factor.abs().float() * self.operator.norm_bound()
+
+
+@register_operator("weighted")
+class Weighted(_Compound):
+    """(W A) x = w · (A x): every measurement times a weight of its own, real and above 0, (1 or B, *data_shape)."""
+
+    weights: Tensor
+    operator: LinearOperator
+
+    def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
+        if weights.is_complex() or tuple(weights.shape[1:]) != operator.data_shape:
+            raise OperatorError(
+                f"weighted: expected real weights (batch, *{operator.data_shape}), got {tuple(weights.shape)} "
+                f"{weights.dtype}"
+            )
+        if certain(~(torch.isfinite(weights) & (weights > 0)).all()):
+            raise OperatorError("weighted: expected finite weights above 0")
+        super().__init__(
+            operator.image_shape,
+            operator.data_shape,
+            image_dtype=operator.image_dtype,
+            data_dtype=operator.data_dtype,
+        )
+        self.operator = operator
+        self.pinv_kind = _iterative(operator) if operator.pinv_kind != "approximate" else "approximate"
+        self.adjoint_matched = operator.adjoint_matched
+        self.register_buffer("weights", weights)
+
+    @classmethod
+    def _combine(cls, members: list[LinearOperator], tensors: Mapping[str, Tensor]) -> Self:
+        return cls(members[0], tensors["weights"])
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._forward(x) * self.weights
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._adjoint(y * self.weights)
+
+    def _norm_start(self) -> Tensor:
+        start = self.operator._norm_start()
+        return start.expand(self.batch_size, *start.shape[1:])
+
+    def initial(self, y: Tensor) -> Tensor:
+        """Return the start of A for y / w where A has one of its own, as filtered back-projection; else (W A)^H y."""
+        if type(self.operator).initial is LinearOperator.initial:
+            return self.adjoint(y)
+        return self.operator.initial(self._as_data(y) / self.weights)
+
+    def support(self) -> Tensor | None:
+        """Return that of A."""
+        return self.operator.support()
 
 
 @register_operator("vstack")

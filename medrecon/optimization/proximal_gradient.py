@@ -48,8 +48,9 @@ def over_magnitude(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
 class DataTerm:
     """½‖A x - y‖² with the data in units of the intensity scale s and the operator in units of ‖A‖.
 
-    Regularisation strengths are therefore plain numbers: R(x) = λ ‖…x‖₁ here stands for
-    λ s ‖A‖² ‖…x‖₁ in the units of the data.
+    Where measurements differ in noise they are weighted, see :meth:`~medrecon.operators.LinearOperator.whitened`;
+    A and y here are the weighted ones. Regularisation strengths are therefore plain numbers: R(x) = λ ‖…x‖₁ here
+    stands for λ s ‖A‖² ‖…x‖₁ in the units of the data.
 
     Attributes
     ----------
@@ -58,6 +59,7 @@ class DataTerm:
     """
 
     def __init__(self, operator: LinearOperator, measurements: Tensor) -> None:
+        measurements, operator = operator.whitened(measurements)
         backprojected, unit = unit_peak(operator.adjoint(measurements))
         initial = backprojected
         if type(operator).initial is not LinearOperator.initial:

@@ -7,7 +7,7 @@ from medrecon.optimization.convergence import Progress
 from medrecon.optimization.proximal_gradient import DataTerm, ProximalGradient
 from medrecon.optimization.tv_prox import TotalVariationProx
 
-_DEFAULTS = {False: (0.003, 50), True: (0.001, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
+_DEFAULTS = {False: (0.003, 50), True: (0.0005, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
 
 
 def total_variation(

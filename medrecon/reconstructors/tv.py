@@ -24,7 +24,7 @@ class TotalVariation(Reconstructor):
     Parameters
     ----------
     regularization
-        λ: more is smoother. None is 0.003, and 0.001 for X-ray transforms and whatever else has no
+        λ: more is smoother. None is 0.003, and 0.0005 for X-ray transforms and whatever else has no
         pseudo-inverse but an approximation.
     max_iter
         Iterations at most; over the first of them the strength falls from 0.1 or more to λ. None is 50, and 100 for

@@ -12,8 +12,10 @@ from torch import Tensor
 from medrecon.errors import OperatorError
 from medrecon.operators.autograd import apply_linear
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.composition import Weighted
 from medrecon.operators.ct.backends import run
 from medrecon.operators.ct.filters import Window, filter_sinogram
+from medrecon.operators.ct.noise import ray_weights
 from medrecon.operators.ct.pixel_torch import PixelGrid
 from medrecon.operators.solvers import inner, per_sample
 
@@ -187,9 +189,18 @@ class XRayTransform(LinearOperator):
         operator: Self = build(tuple(config["image_shape"]), tensors["angles"], **geometry)
         return operator
 
+    def whitened(self, y: Tensor) -> tuple[Tensor, LinearOperator]:
+        """Return W y and W A with :func:`~medrecon.operators.ct.noise.ray_weights`; y and A where noise is even."""
+        weights = ray_weights(self._as_data(y).detach())
+        return (y, self) if weights is None else (y * weights, Weighted(self, weights))
+
+    def _norm_start(self) -> Tensor:
+        """Return a constant image, which is near the leading singular vector."""
+        return torch.ones((self.batch_size, *self.image_shape), dtype=self.image_dtype, device=self.device)
+
     def norm(self, *, max_iter: int = 50, tol: float = 1e-6) -> Tensor:
-        """Return ‖A‖ by power iteration from a constant image, which is near the leading singular vector."""
-        x = torch.ones((self.batch_size, *self.image_shape), dtype=self.image_dtype, device=self.device)
+        """Return ‖A‖ by power iteration."""
+        x = self._norm_start()
         value = inner(x, x) * 0
         with torch.no_grad():
             for _ in range(max_iter):
