@@ -1,5 +1,6 @@
 """The Invertible Diffusion Model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast, get_args
 
@@ -7,6 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from medrecon.errors import UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
@@ -188,6 +190,21 @@ class InvertibleDiffusionModel(ReconstructionModel):
         steps = changes.get("steps", 3)
         return {**preset(name, image_channels=image_channels, steps=steps), **changes}
 
+    def unshared(self) -> Self:
+        """Return a model that does the same with weights of its own in every step: more to learn, no more to compute.
+
+        Raises
+        ------
+        UsageError
+            Where the steps do not share their U-Net.
+        """
+        if not self.settings.shared:
+            raise UsageError("unshared: every step of this model has weights of its own already")
+        settings = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        model: Any = type(self).from_config({**settings, "shared": False})
+        model.load_state_dict(_copied(self.state_dict(), self.settings.steps))
+        return cast(Self, model.to(self.device))
+
     @property
     def network_calls(self) -> int:
         """T."""
@@ -275,6 +292,22 @@ class InvertibleDiffusionModel(ReconstructionModel):
         """Return the U-Net of step t, and the number of its injectors' branch."""
         networks = self._networks()
         return (networks[0], t - 1) if self.settings.shared else (networks[t - 1], 0)
+
+
+def _copied(state: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """Return weights of a shared U-Net as those of one a step, each with its branch of the injectors."""
+    copies = {}
+    for name, value in state.items():
+        if not name.startswith("unet."):
+            copies[name] = value
+            continue
+        for t in range(steps):
+            found = re.fullmatch(r"unet\.(.*\.injectors\.\d+)\.(\d+)(\..*)", name)
+            if found is None:
+                copies[f"unet.{t}.{name.removeprefix('unet.')}"] = value
+            elif int(found[2]) == t:
+                copies[f"unet.{t}.{found[1]}.0{found[3]}"] = value
+    return copies
 
 
 def _weights(trust: Tensor) -> list[Tensor | None]:

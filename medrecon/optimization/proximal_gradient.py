@@ -23,6 +23,7 @@ Prox = Callable[[Tensor, int, Tensor], Tensor]
 _FIRST_WEIGHT = 0.1
 _FALL = 0.9
 _FALLING = 0.6
+_USUAL = {False: (0.003, 50), True: (0.0005, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
 
 
 def to_planes(x: Tensor) -> Tensor:
@@ -202,3 +203,12 @@ def roughness(planes: Tensor) -> Tensor:
         if planes.shape[axis] > 1:
             total += torch.linalg.vector_norm(planes.diff(dim=axis), dim=1).flatten(1).mean(1)
     return total
+
+
+def strength(operator: LinearOperator, weight: float | None, max_iter: int | None) -> tuple[float, int]:
+    """Return λ and the iterations, for None those that usually suit the operator.
+
+    Where the pseudo-inverse is an approximation the operator integrates, and what is smoothed away comes back slowly.
+    """
+    usual_weight, usual_iterations = _USUAL[operator.pinv_kind == "approximate"]
+    return usual_weight if weight is None else weight, usual_iterations if max_iter is None else max_iter

@@ -4,10 +4,8 @@ from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
 from medrecon.optimization.convergence import Progress
-from medrecon.optimization.proximal_gradient import DataTerm, ProximalGradient
+from medrecon.optimization.proximal_gradient import DataTerm, ProximalGradient, strength
 from medrecon.optimization.tv_prox import TotalVariationProx
-
-_DEFAULTS = {False: (0.003, 50), True: (0.0005, 100)}  # λ and iterations, by whether the pseudo-inverse is approximate
 
 
 def total_variation(
@@ -49,12 +47,3 @@ def total_variation(
     data = DataTerm(operator, measurements)
     prox = TotalVariationProx(data.start, nonnegative=nonnegative)
     return ProximalGradient(name, weight, max_iter, tol).minimize(data, prox, progress)
-
-
-def strength(operator: LinearOperator, weight: float | None, max_iter: int | None) -> tuple[float, int]:
-    """Return λ and the iterations, for None those that usually suit the operator.
-
-    Where the pseudo-inverse is an approximation the operator integrates, and what is smoothed away comes back slowly.
-    """
-    usual_weight, usual_iterations = _DEFAULTS[operator.pinv_kind == "approximate"]
-    return usual_weight if weight is None else weight, usual_iterations if max_iter is None else max_iter

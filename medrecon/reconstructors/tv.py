@@ -6,7 +6,8 @@ from torch import Tensor
 from medrecon.errors import UsageError
 from medrecon.operators.base import LinearOperator
 from medrecon.optimization.convergence import Progress
-from medrecon.optimization.total_variation import strength, total_variation
+from medrecon.optimization.proximal_gradient import strength
+from medrecon.optimization.total_variation import total_variation
 from medrecon.reconstructors.base import Reconstructor, Setting
 from medrecon.reconstructors.parameters import count, number, switch
 from medrecon.reconstructors.registry import register_method

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
 from medrecon.optimization.convergence import Progress
-from medrecon.optimization.proximal_gradient import PaddedDataTerm, ProximalGradient
-from medrecon.reconstructors.base import Reconstructor
+from medrecon.optimization.proximal_gradient import PaddedDataTerm, ProximalGradient, strength
+from medrecon.reconstructors.base import Reconstructor, Setting
 from medrecon.reconstructors.parameters import choice, count, number, switch
 from medrecon.reconstructors.registry import register_method
 from medrecon.reconstructors.wavelet_prox import WaveletShrinkage
@@ -29,9 +29,11 @@ class L1Wavelet(Reconstructor):
     Parameters
     ----------
     regularization
-        λ: more is smoother.
+        λ: more is smoother. None is 0.003, and 0.0005 for X-ray transforms and whatever else has no
+        pseudo-inverse but an approximation.
     max_iter
-        Iterations at most; over the first of them the strength falls from 0.1 or more to λ.
+        Iterations at most; over the first of them the strength falls from 0.1 or more to λ. None is 50, and 100 for
+        those.
     tol
         Stop after that when the relative change of the image falls to this; with cycle spinning it seldom does, the
         random shifts alone change the image by about as much as λ.
@@ -46,8 +48,8 @@ class L1Wavelet(Reconstructor):
 
     def __init__(
         self,
-        regularization: float = 0.003,
-        max_iter: int = 50,
+        regularization: float | None = None,
+        max_iter: int | None = None,
         tol: float = 1e-3,
         wavelet: str = "db2",
         levels: int = 4,
@@ -55,8 +57,8 @@ class L1Wavelet(Reconstructor):
         cycle_spinning: bool = True,
     ) -> None:
         super().__init__()
-        self.regularization = number("l1-wavelet", "regularization", regularization)
-        self.max_iter = count("l1-wavelet", "max_iter", max_iter)
+        self.regularization = None if regularization is None else number("l1-wavelet", "regularization", regularization)
+        self.max_iter = None if max_iter is None else count("l1-wavelet", "max_iter", max_iter)
         self.tol = number("l1-wavelet", "tol", tol, below=1)
         self.wavelet = choice("l1-wavelet", "wavelet", wavelet, tuple(WAVELETS))
         self.levels = count("l1-wavelet", "levels", levels)
@@ -75,8 +77,12 @@ class L1Wavelet(Reconstructor):
             generator = None
         elif generator is None:
             generator = torch.Generator().manual_seed(0)
+        weight, max_iter = strength(operator, self.regularization, self.max_iter)
         data = PaddedDataTerm(operator, measurements, transform.grid)
         prox = WaveletShrinkage(transform, generator)
-        return ProximalGradient("l1-wavelet", self.regularization, self.max_iter, self.tol).minimize(
-            data, prox, progress
-        )
+        return ProximalGradient("l1-wavelet", weight, max_iter, self.tol).minimize(data, prox, progress)
+
+    def settings(self, operator: LinearOperator) -> dict[str, Setting]:
+        """Return the parameters, with λ and the iterations that were left open."""
+        weight, iterations = strength(operator, self.regularization, self.max_iter)
+        return {**self.config(), "regularization": weight, "max_iter": iterations}

@@ -50,7 +50,7 @@ def test_there_and_back(medrecon, medrecon_json, chest, tmp_path):
     assert float(image.array[0][44:52, 44:52].mean()) == pytest.approx(float(body[44:52, 44:52].mean()), abs=25)
     record = json.loads((tmp_path / "tv.json").read_text())
     assert record["provenance"]["unit"] == "HU"
-    assert record["provenance"]["parameters"]["regularization"] == 0.001
+    assert record["provenance"]["parameters"]["regularization"] == 0.0005
     first = pydicom.dcmread(sorted((tmp_path / "tv").glob("*.dcm"))[0])
     assert first.SOPClassUID.name == "CT Image Storage"
     if shutil.which("dciodvfy"):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medrecon.datasets import TrainingBatch
-from medrecon.errors import OperatorError
+from medrecon.errors import OperatorError, UsageError
 from medrecon.models import InvertibleDiffusionModel, transformer
 from medrecon.models.injector import Injector
 from medrecon.models.presets import preset
@@ -341,25 +341,22 @@ class TestModel:
         assert all(value.numel() for key, value in model.named_parameters() if key in names)
 
     def test_steps_with_weights_of_their_own(self, tiny):
-        """As many operator calls, T U-Nets; with equal weights it is the model that shares them."""
-        shared, own = tiny(image_channels=2, steps=3), tiny(image_channels=2, steps=3, shared=False)
+        """As many operator calls, T U-Nets; to begin with it is the model that shares them."""
+        shared = tiny(image_channels=2, steps=3)
+        own = shared.unshared()
         assert own.count_operator_calls() == shared.count_operator_calls()
-        weights = shared.state_dict()
-        state = {}
-        for key in own.state_dict():
-            part, _, rest = key.partition(".")
-            step, _, inner = rest.partition(".")
-            names = inner.split(".")
-            if part == "unet" and "injectors" in names:
-                names[names.index("injectors") + 2] = step  # the branch of that step
-            state[key] = weights["unet." + ".".join(names)] if part == "unet" else weights[key]
-        own.load_state_dict(state)
+        assert len(own.unet) == 3
         operator = multi_coil()
         data = batch(operator)
         with torch.no_grad():
             assert torch.equal(own(data.measurements, operator), shared(data.measurements, operator))
         for memory in MEMORIES:
             assert relative(gradient(own, data, memory), gradient(own, data, "none")) < 2e-5, memory
+        with torch.no_grad():
+            own.unet[0].conv_in.weight.zero_()  # copies, not the same tensors
+            assert not torch.equal(own.unet[0].conv_in.weight, own.unet[1].conv_in.weight)
+        with pytest.raises(UsageError, match="weights of its own already"):
+            own.unshared()
 
     @pytest.mark.parametrize(("factor", "channels"), [(0.1, 2), (3.0, 2), (100.0, 2)])
     @pytest.mark.parametrize("bounds", ["low", "start", "high"])

@@ -3,6 +3,7 @@ import torch
 
 from medrecon.errors import OperatorError
 from medrecon.operators import CartesianMRI, Inpainting, vstack
+from medrecon.operators.composition import Weighted
 from medrecon.testing import assert_linear_operator
 
 
@@ -34,6 +35,7 @@ seen = Inpainting(random_mask(1, 6, 5), dtype=torch.complex64)
         coils.normalized(),
         seen + 0.5 * fourier,
         vstack([coils, seen]),
+        Weighted(coils, 0.1 + torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(2))),
     ],
     ids=lambda operator: type(operator).__name__,
 )
@@ -64,7 +66,16 @@ def test_normalized():
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: seen @ coils, lambda: coils + seen, lambda: coils * float("nan"), lambda: coils * 0.0, lambda: vstack([])],
+    [
+        lambda: seen @ coils,
+        lambda: coils + seen,
+        lambda: coils * float("nan"),
+        lambda: coils * 0.0,
+        lambda: vstack([]),
+        lambda: Weighted(seen, torch.ones(1, 1, 6, 4)),
+        lambda: Weighted(seen, torch.ones(1, 1, 6, 5, dtype=torch.complex64)),
+        lambda: Weighted(seen, torch.zeros(1, 1, 6, 5)),
+    ],
 )
 def test_misfits_raise(build):
     with pytest.raises(OperatorError):

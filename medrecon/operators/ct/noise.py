@@ -28,8 +28,9 @@ def ray_weights(sinograms: Tensor) -> Tensor | None:
 
     .. math:: w = (1 + σ(p)^2 / σ_0^2)^{-1/2}.
 
-    σ(p) is read off the second differences along the detector and never falls with p, so neither the number of photons
-    nor the unit need be known, and what the object contributes at its border weighs nothing down.
+    Neither the number of photons nor the unit need be known: σ(p) is read off the second differences along the
+    detector, and is what rays like these show, or what the quietest rays (the air beside the object, as a rule) imply
+    by :math:`e^p`, whichever is less: edges of the object look like noise too. Clean air means no weights.
 
     Parameters
     ----------
@@ -54,8 +55,7 @@ def _weights(sinogram: Tensor) -> Tensor:
     rows = sinogram.flatten(0, -2)[None]
     integrals = F.avg_pool1d(F.pad(rows, (1, 1), mode="replicate"), 3, 1)  # its own noise must not weigh a ray
     differences = rows.diff(n=2, dim=-1).abs().flatten()
-    inside = integrals[..., 1:-1].flatten()[differences > 0]  # beside the object there may be exact zeros
-    deviation = _deviation(integrals.flatten(), inside, differences[differences > 0])
+    deviation = _deviation(integrals.flatten(), integrals[..., 1:-1].flatten(), differences)
     return (1 + (deviation / (MODEL_ERROR * peak)).square()).rsqrt().view(sinogram.shape)
 
 
@@ -68,7 +68,7 @@ def _deviation(p: Tensor, integrals: Tensor, differences: Tensor) -> Tensor:
     order = order[integrals.numel() % groups :].view(groups, -1)
     levels = integrals[order].median(1).values
     deviations = differences[order].median(1).values / (_NORMAL * _SECOND_DIFFERENCE)
-    photons = (levels - 2 * deviations.log()).quantile(_QUIETEST)  # logarithm of n_0
+    photons = (levels - 2 * deviations.log()).sort().values[int(_QUIETEST * (groups - 1))]  # logarithm of n_0
     return torch.minimum(_interpolate(p, levels, deviations.cummax(0).values), ((p - photons) / 2).exp())
 
 

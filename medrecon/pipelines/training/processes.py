@@ -1,5 +1,6 @@
 """One process or several: who this one is, and how they agree."""
 
+import gc
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,10 @@ import torch
 import torch.distributed as dist
 
 from medrecon.errors import UsageError
+
+# The group for small objects on the CPU, whatever back end carries the gradients. Nobody else holds it: its threads end
+# with the last reference, and one that still runs when the interpreter has gone aborts the process.
+_CONTROL: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,11 @@ class Processes:
         Number of this one, and how many there are.
     device
         Where this one computes.
-    control
-        Group for small objects on the CPU, whatever back end carries the gradients.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    control: Any = None
 
     @property
     def main(self) -> bool:
@@ -39,7 +41,7 @@ class Processes:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=self.control)
+        dist.all_gather_object(values, value, group=_CONTROL[0])
         return values
 
     def total(self, *values: float) -> list[float]:
@@ -47,13 +49,13 @@ class Processes:
         if self.world == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(sums, group=self.control)
+        dist.all_reduce(sums, group=_CONTROL[0])
         return [float(value) for value in sums]
 
     def wait(self) -> None:
         """Wait for the others."""
         if self.world > 1:
-            dist.barrier(group=self.control)
+            dist.barrier(group=_CONTROL[0])
 
 
 def start_processes(device: torch.device) -> Processes:
@@ -74,10 +76,13 @@ def start_processes(device: torch.device) -> Processes:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Processes(dist.get_rank(), world, device, dist.new_group(backend="gloo"))
+    _CONTROL[:] = [dist.new_group(backend="gloo")]
+    return Processes(dist.get_rank(), world, device)
 
 
 def end_processes() -> None:
     """Leave the group; harmless where there is none."""
     if dist.is_available() and dist.is_initialized():
+        _CONTROL.clear()
+        gc.collect()  # the engine is full of cycles, and in one of them is what distributed the gradients
         dist.destroy_process_group()

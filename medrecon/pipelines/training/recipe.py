@@ -145,7 +145,9 @@ class ModelPart(_Part):
     memory: Literal["none", "checkpoint", "min", "reversible", "auto"] | int | None = None
     """What a training step keeps, where the method knows that; an int is a budget in bytes."""
     start: Path | None = None
-    """Folder of a trained model to go on from."""
+    """Folder of a trained model to go on from; ``method``, ``preset`` and ``parameters`` are its own then."""
+    unshare: bool = False
+    """Give every step of that model weights of its own, copies of the shared ones to begin with (idm)."""
 
 
 class TrainingPart(_Part):

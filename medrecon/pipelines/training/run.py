@@ -15,6 +15,7 @@ import torch
 
 from medrecon.errors import InputError, MedreconError, UsageError
 from medrecon.models.base import ReconstructionModel
+from medrecon.models.idm import InvertibleDiffusionModel
 from medrecon.models.injector import real_channels
 from medrecon.models.registry import build_model, load_trained
 from medrecon.pipelines.training.data import Data, Progress, TrainingData, load_data
@@ -58,25 +59,38 @@ def train(
     """
     processes = start_processes(device or torch.device("cpu"))
     try:
-        run_folder = RunFolder(folder)
-        if not resume:
-            _together(processes, lambda: run_folder.create(recipe))
-        torch.manual_seed(recipe.seed + processes.rank)
-        data = _shared_data(recipe, processes, progress)
-        model = make_model(recipe, data.train)
-        _log.info("%s; %s", data.description, _described(model))
-        torch.nn.Module.to(model, processes.device)  # diffusers wraps its own into something untyped
-        training = Training(recipe, model, data, run_folder, processes, resume=resume, quiet=quiet)
-        if processes.main:
-            run_folder.keep_recipe(recipe)
-            run_folder.record_start(recipe, data, processes)
-        processes.wait()
-        with _stopped_by_signals(training), warnings.catch_warnings():
-            # depth-wise weights have a stride that means nothing; it costs DDP nothing that could be measured
-            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            return training.run()
+        return _train(recipe, folder, processes, resume=resume, quiet=quiet, progress=progress)
     finally:
         end_processes()
+
+
+def _train(
+    recipe: TrainingRecipe,
+    folder: Path,
+    processes: Processes,
+    *,
+    resume: bool,
+    quiet: bool,
+    progress: Progress | None,
+) -> Outcome:
+    """Do what :func:`train` says; when this has returned nothing holds the group of the processes any more."""
+    run_folder = RunFolder(folder)
+    if not resume:
+        _together(processes, lambda: run_folder.create(recipe))
+    torch.manual_seed(recipe.seed + processes.rank)
+    data = _shared_data(recipe, processes, progress)
+    model = make_model(recipe, data.train)
+    _log.info("%s; %s", data.description, _described(model))
+    torch.nn.Module.to(model, processes.device)  # diffusers wraps its own into something untyped
+    training = Training(recipe, model, data, run_folder, processes, resume=resume, quiet=quiet)
+    if processes.main:
+        run_folder.keep_recipe(recipe)
+        run_folder.record_start(recipe, data, processes)
+    processes.wait()
+    with _stopped_by_signals(training), warnings.catch_warnings():
+        # depth-wise weights have a stride that means nothing; it costs DDP nothing that could be measured
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        return training.run()
 
 
 def make_model(recipe: TrainingRecipe, data: Data) -> ReconstructionModel:
@@ -99,6 +113,7 @@ def make_model(recipe: TrainingRecipe, data: Data) -> ReconstructionModel:
                 f"{part.start}: is for images of {model.settings.image_channels} real channels, these data have "
                 f"{channels}"
             )
+        model = _unshared(model, part.start) if part.unshare else model
     else:
         state = torch.get_rng_state()
         torch.manual_seed(recipe.seed)  # the same weights in all processes
@@ -109,6 +124,12 @@ def make_model(recipe: TrainingRecipe, data: Data) -> ReconstructionModel:
             raise UsageError(f"model.memory: {part.method} knows no memory modes; remove the key")
         setattr(model, "memory", part.memory)  # noqa: B010 (not every model has it)
     return model.train()
+
+
+def _unshared(model: ReconstructionModel, start: Path) -> ReconstructionModel:
+    if not isinstance(model, InvertibleDiffusionModel):
+        raise UsageError(f"model.unshare: is for idm, {start} holds a {type(model).__name__}; remove the key")
+    return model.unshared()
 
 
 def _together(processes: Processes, work: Callable[[], None]) -> None:

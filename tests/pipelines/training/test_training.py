@@ -216,6 +216,17 @@ class TestRun:
         run(recipe({**changes, "training.ema": None}), tmp_path / "second")
         before, after = (load_file(tmp_path / name / WEIGHTS) for name in ("first", "second"))
         assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+        run(recipe({**changes, "model.unshare": True}), tmp_path / "third")
+        third = load_file(tmp_path / "third" / WEIGHTS)
+        assert torch.allclose(third["unet.0.conv_in.weight"], before["unet.conv_in.weight"], atol=1e-6)
+
+    def test_only_the_idm_can_be_unshared(self, recipe, tmp_path):
+        run(
+            recipe({"model.method": "unet", "model.parameters": {}, "model.memory": None, "training.epochs": 1}),
+            tmp_path / "first",
+        )
+        with pytest.raises(UsageError, match=r"model\.unshare: is for idm.*UNetBaseline"):
+            run(recipe({"model.start": str(tmp_path / "first"), "model.unshare": True}), tmp_path / "second")
 
 
 LONG = {"training.epochs": 3, "training.workers": 1, "training.accumulate": 2, "training.batch_size": 1}
