@@ -41,7 +41,7 @@ def test_weights_follow_the_photons(counts):
     error = (ray_weights(y) / expected).log()
     assert abs(float(error.median())) < 0.15
     assert float(error.abs().quantile(0.9)) < 0.3
-    assert float(expected.min()) < 0.35  # or there was nothing to find
+    assert float(expected.min()) < 0.6  # or there was nothing to find
 
 
 def test_noise_that_is_the_same_everywhere_needs_no_weights():
@@ -95,14 +95,14 @@ def test_filtered_backprojection_starts_without_weights():
 @pytest.mark.parametrize("name", ["tv", "l1-wavelet"])
 def test_streaks_of_starved_rays_go_away(name, monkeypatch):
     operator = beams()
-    _, y = measured(operator, 1e4)
+    _, y = measured(operator, 3e3)
 
     def error():
         return float((make_method(name)(y, operator) - body()).square().mean().sqrt())
 
     weighted = error()
     monkeypatch.setattr(type(operator), "whitened", LinearOperator.whitened)
-    assert weighted < 0.75 * error()
+    assert weighted < 0.8 * error()
 
 
 def test_models_see_the_weighted_problem():
