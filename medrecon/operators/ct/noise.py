@@ -28,9 +28,10 @@ def ray_weights(sinograms: Tensor) -> Tensor | None:
 
     .. math:: w = (1 + σ(p)^2 / σ_0^2)^{-1/2}.
 
-    Neither the number of photons nor the unit need be known: σ(p) is read off the second differences along the
-    detector, and is what rays like these show, or what the quietest rays (the air beside the object, as a rule) imply
-    by :math:`e^p`, whichever is less: edges of the object look like noise too. Clean air means no weights.
+    The number of photons need not be known: σ(p) is read off the second differences along the detector, and is what
+    rays like these show, or what the quietest rays (the air beside the object, as a rule) imply by :math:`e^p`,
+    whichever is less: edges of the object look like noise too, and in another unit than nepers :math:`e^p` says
+    nothing. Clean air means no weights.
 
     Parameters
     ----------
