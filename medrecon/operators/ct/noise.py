@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medrecon.operators.certainty import certain
+from medrecon.operators.solvers import per_sample
 
 MODEL_ERROR = 0.005
 """Standard deviation of what the model itself does not explain, as a fraction of the longest line integral."""
@@ -12,7 +13,7 @@ MODEL_ERROR = 0.005
 _GROUP = 64  # rays at least that a standard deviation is estimated from
 _GROUPS = 128  # at most
 _QUIETEST = 0.9  # the object, too, makes differences: of the numbers of photons that groups imply, a large one is right
-_EVEN = 0.8  # weights above this are none: edges of the object look like so much noise
+_EVEN = 0.8  # a sample with no weight below this has none: edges of the object look like so much noise
 _NORMAL = 0.6745  # median magnitude of real noise of standard deviation 1
 _SECOND_DIFFERENCE = 6**0.5  # its standard deviation in that of the noise
 
@@ -46,7 +47,8 @@ def ray_weights(sinograms: Tensor) -> Tensor | None:
     if sinograms.shape[-1] < 3 or certain(~torch.isfinite(sinograms).all()):
         return None  # whoever uses them says what is wrong with them
     weights = torch.stack([_weights(sinogram) for sinogram in sinograms])
-    return None if certain((weights > _EVEN).all()) else weights
+    even = (weights > _EVEN).flatten(1).all(1)
+    return None if certain(even.all()) else torch.where(per_sample(even, weights), 1, weights)
 
 
 def _weights(sinogram: Tensor) -> Tensor:

@@ -64,6 +64,12 @@ def test_samples_of_a_batch_have_weights_of_their_own():
     torch.testing.assert_close(both[:1], ray_weights(few))
     torch.testing.assert_close(both[2:], both[:1])
     assert float(both[1].mean()) > float(both[0].mean())
+    clean = operator(body())
+    mixed = torch.cat([few, clean])
+    assert bool((ray_weights(mixed)[1] == 1).all())
+    together, alone = make_method("tv", {"max_iter": 5})(mixed, operator), make_method("tv", {"max_iter": 5})
+    torch.testing.assert_close(together[1:], alone(clean, operator), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(together[:1], alone(few, operator), atol=1e-6, rtol=1e-3)
 
 
 def test_what_has_no_neighbours_or_no_value_is_left_alone():
