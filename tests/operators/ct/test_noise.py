@@ -68,7 +68,7 @@ def test_samples_of_a_batch_have_weights_of_their_own():
     mixed = torch.cat([few, clean])
     assert bool((ray_weights(mixed)[1] == 1).all())
     together, alone = make_method("tv", {"max_iter": 5})(mixed, operator), make_method("tv", {"max_iter": 5})
-    torch.testing.assert_close(together[1:], alone(clean, operator), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(together[1:], alone(clean, operator), atol=1e-4, rtol=0)  # another bound of the norm
     torch.testing.assert_close(together[:1], alone(few, operator), atol=1e-6, rtol=1e-3)
 
 
