@@ -57,16 +57,17 @@ def works(folder: Path, tuning: Sequence[GroundTruth]) -> Iterable[Work]:
             print(f"{name} is left out: no {folder / file}")
             continue
         for setup in setups:
-            yield work(f"measured k-space, {name}, {setup.name}", setup, partial(_undersampled, folder / file, setup))
+            yield work(f"measured k-space, {name}, {setup.name}", setup, partial(undersampled, folder / file, setup))
     if (folder / MAGNITUDE_7T).is_file():
         for setup in (radial(25), lines("random", 4, 8)):
-            yield work(f"simulated MRI of a 7T T2* brain, {setup.name}", setup, partial(_of_7t, folder, setup))
+            yield work(f"simulated MRI of a 7T T2* brain, {setup.name}", setup, partial(of_7t, folder, setup))
     for name, (file, axes, setup) in NO_TRUTH.items():
         if (folder / file).is_file():
             yield work(f"measured k-space, {name}", setup, partial(_as_measured, folder / file, axes))
 
 
-def _undersampled(file: Path, setup: Setup) -> list[Case]:
+def undersampled(file: Path, setup: Setup) -> list[Case]:
+    """Undersample a measured file."""
     full = read_scan(file).measurements[0]
     truth = torch.linalg.vector_norm(centred_ifft(full), dim=0).numpy()
     mask = setup.mask((full.shape[-2], full.shape[-1]), torch.Generator().manual_seed(0))
@@ -80,6 +81,7 @@ def _as_measured(file: Path, axes: str | None) -> list[Case]:
     return [Case(file.name, file.name, y, operator, None)]
 
 
-def _of_7t(folder: Path, setup: Setup) -> list[Case]:
+def of_7t(folder: Path, setup: Setup) -> list[Case]:
+    """Measure the magnitude of a brain at 7T."""
     plane = torch.from_numpy(np.load(folder / MAGNITUDE_7T, allow_pickle=False)).float()
     return [measured_case(plane / plane.max(), setup, 0, MAGNITUDE_7T, "7T")]
