@@ -103,6 +103,7 @@ def judge(name: str, cases: Sequence[Case], method: Reconstructor, grid: Sequenc
         "model, ssim": float(np.mean([scores["ssim"] for scores in found])),
         "least gain": min(gains),
         "behind": sum(gain < 0 for gain in gains),
+        "seconds": float(np.mean([scores["seconds"] for scores in found])),
     }
     if rays:  # weights of one are weights, too: whoever sees them looks for no others
         even = [replace(case, operator=Weighted(case.operator, torch.ones_like(case.measurements))) for case in cases]
