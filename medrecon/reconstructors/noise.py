@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from medrecon.operators.ct.noise import white_noise
 from medrecon.operators.fourier import centred_ifft
 from medrecon.reconstructors.mri import root_sum_of_squares
 
 _OUTER = 0.05
 _FEWEST = 64
 _RAYLEIGH = 1.1774  # median magnitude of complex noise of standard deviation 1 per part
-_NORMAL = 0.6745  # median magnitude of real noise of standard deviation 1
 
 
 def kspace_noise(kspace: Tensor, mask: Tensor) -> float:
@@ -53,4 +53,4 @@ def sinogram_noise(sinogram: Tensor) -> float:
     peak = float(sinogram.abs().max())
     if peak == 0 or second.numel() == 0:
         return 0.0
-    return float(second.abs().median()) / (_NORMAL * 6**0.5) / peak
+    return float(white_noise(second.abs())) / peak

@@ -14,8 +14,7 @@ _GROUP = 64  # rays at least that a standard deviation is estimated from
 _GROUPS = 128  # at most
 _QUIETEST = 0.9  # the object, too, makes differences: of the numbers of photons that groups imply, a large one is right
 _EVEN = 0.8  # a sample with no weight below this has none: edges of the object look like so much noise
-_NORMAL = 0.6745  # median magnitude of real noise of standard deviation 1
-_SECOND_DIFFERENCE = 6**0.5  # its standard deviation in that of the noise
+_MEDIAN = 0.6745 * 6**0.5  # of the magnitudes of second differences of white noise of standard deviation 1
 
 
 def ray_weights(sinograms: Tensor) -> Tensor | None:
@@ -51,6 +50,14 @@ def ray_weights(sinograms: Tensor) -> Tensor | None:
     return None if certain(even.all()) else torch.where(per_sample(even, weights), 1, weights)
 
 
+def white_noise(differences: Tensor) -> Tensor:
+    """Return the standard deviation of white noise, from the magnitudes of its second differences along the last axis.
+
+    A median: what a smooth object with few edges adds to some of them counts little.
+    """
+    return differences.median(-1).values / _MEDIAN
+
+
 def _weights(sinogram: Tensor) -> Tensor:
     """Return the weights of one sinogram (C, views, bins)."""
     peak = sinogram.abs().amax()
@@ -70,7 +77,7 @@ def _deviation(p: Tensor, integrals: Tensor, differences: Tensor) -> Tensor:
     order = integrals.argsort()
     order = order[integrals.numel() % groups :].view(groups, -1)
     levels = integrals[order].median(1).values
-    deviations = differences[order].median(1).values / (_NORMAL * _SECOND_DIFFERENCE)
+    deviations = white_noise(differences[order])
     photons = (levels - 2 * deviations.log()).sort().values[int(_QUIETEST * (groups - 1))]  # logarithm of n_0
     return torch.minimum(_interpolate(p, levels, deviations.cummax(0).values), ((p - photons) / 2).exp())
 
