@@ -258,7 +258,10 @@ class Scaled(_Compound):
 
 @register_operator("weighted")
 class Weighted(_Compound):
-    """(W A) x = w · (A x): every measurement times a weight of its own, real and above 0, (1 or B, *data_shape)."""
+    """(W A) x = w · (A x): every measurement times a weight of its own, real and above 0, (1 or B, *data_shape).
+
+    These weights are all there are: ``whitened`` looks for no others.
+    """
 
     weights: Tensor
     operator: LinearOperator
@@ -286,11 +289,14 @@ class Weighted(_Compound):
     def _combine(cls, members: list[LinearOperator], tensors: Mapping[str, Tensor]) -> Self:
         return cls(members[0], tensors["weights"])
 
+    def _weighted(self, y: Tensor) -> Tensor:
+        return y * self.weights.to(y.real.dtype)
+
     def _forward(self, x: Tensor) -> Tensor:
-        return self.operator._forward(x) * self.weights
+        return self._weighted(self.operator._forward(x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.operator._adjoint(y * self.weights)
+        return self.operator._adjoint(self._weighted(y))
 
     def _norm_start(self) -> Tensor:
         start = self.operator._norm_start()
@@ -300,7 +306,8 @@ class Weighted(_Compound):
         """Return the start of A for y / w where A has one of its own, as filtered back-projection; else (W A)^H y."""
         if type(self.operator).initial is LinearOperator.initial:
             return self.adjoint(y)
-        return self.operator.initial(self._as_data(y) / self.weights)
+        y = self._as_data(y)
+        return self.operator.initial(y / self.weights.to(y.real.dtype))
 
     def support(self) -> Tensor | None:
         """Return that of A."""

@@ -43,6 +43,13 @@ def test_contract(operator):
     assert_linear_operator(operator, tol_pinv=0.05)
 
 
+def test_weights_do_not_change_the_precision():
+    single = Weighted(coils, torch.full((1, 3, 6, 5), 0.5, dtype=torch.float64))
+    assert single(gaussian(1, 1, 6, 5)).dtype == torch.complex64
+    assert single.adjoint(gaussian(1, 3, 6, 5)).dtype == torch.complex64
+    assert single(gaussian(1, 1, 6, 5, dtype=torch.complex128)).dtype == torch.complex128
+
+
 def test_algebra_reads_like_mathematics():
     x = gaussian(2, 1, 6, 5)
     torch.testing.assert_close((coils @ seen)(x), coils(seen(x)))
