@@ -190,8 +190,12 @@ class XRayTransform(LinearOperator):
         return operator
 
     def whitened(self, y: Tensor) -> tuple[Tensor, LinearOperator]:
-        """Return W y and W A with :func:`~medrecon.operators.ct.noise.ray_weights`; y and A where noise is even."""
-        weights = ray_weights(self._as_data(y).detach())
+        """Return W y and W A with :func:`~medrecon.operators.ct.noise.ray_weights`; y and A where noise is even.
+
+        And where one operator holds several slices (C > 1): they share its norm, so each would depend on the others.
+        """
+        y = self._as_data(y)
+        weights = ray_weights(y.detach()) if self.image_shape[0] == 1 else None
         return (y, self) if weights is None else (y * weights, Weighted(self, weights))
 
     def _norm_start(self) -> Tensor:

@@ -72,6 +72,13 @@ def test_samples_of_a_batch_have_weights_of_their_own():
     torch.testing.assert_close(together[:1], alone(few, operator), atol=1e-6, rtol=1e-3)
 
 
+def test_slices_that_share_an_operator_have_no_weights():
+    operator = beams()
+    three = ParallelBeam2D((3, SIZE, SIZE), operator.angles[0], pixel_size=400 / SIZE)
+    y = measured(operator, 1e4)[1].expand(1, 3, -1, -1)
+    assert three.whitened(y)[1] is three
+
+
 def test_what_has_no_neighbours_or_no_value_is_left_alone():
     assert ray_weights(torch.rand(2, 1, 5, 2)) is None
     assert ray_weights(torch.full((1, 1, 3, 8), float("nan"))) is None
