@@ -11,7 +11,8 @@ MODEL_ERROR = 0.005
 """Standard deviation of what the model itself does not explain, as a fraction of the longest line integral."""
 
 _GROUP = 64  # rays at least that a standard deviation is estimated from
-_GROUPS = 128  # at most
+_GROUPS = 128  # of such rays, at most
+_FEWEST = 8  # fewer groups tell nothing
 _QUIETEST = 0.9  # the object, too, makes differences: of the numbers of photons that groups imply, a large one is right
 _EVEN = 0.8  # a sample with no weight below this has none: edges of the object look like so much noise
 _MEDIAN = 0.6745 * 6**0.5  # of the magnitudes of second differences of white noise of standard deviation 1
@@ -72,7 +73,7 @@ def _weights(sinogram: Tensor) -> Tensor:
 def _deviation(p: Tensor, integrals: Tensor, differences: Tensor) -> Tensor:
     """Return σ(p), from line integrals and the magnitudes of the second differences there."""
     groups = min(_GROUPS, integrals.numel() // _GROUP)
-    if groups == 0:
+    if groups < _FEWEST:
         return torch.zeros_like(p)
     order = integrals.argsort()
     order = order[integrals.numel() % groups :].view(groups, -1)
