@@ -301,12 +301,11 @@ def _copied(state: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
         if not name.startswith("unet."):
             copies[name] = value
             continue
-        for t in range(steps):
-            found = re.fullmatch(r"unet\.(.*\.injectors\.\d+)\.(\d+)(\..*)", name)
-            if found is None:
-                copies[f"unet.{t}.{name.removeprefix('unet.')}"] = value
-            elif int(found[2]) == t:
-                copies[f"unet.{t}.{found[1]}.0{found[3]}"] = value
+        branch = re.fullmatch(r"unet\.(.*\.injectors\.\d+)\.(\d+)(\..*)", name)
+        if branch is None:
+            copies |= {f"unet.{t}.{name.removeprefix('unet.')}": value for t in range(steps)}
+        else:
+            copies[f"unet.{branch[2]}.{branch[1]}.0{branch[3]}"] = value
     return copies
 
 

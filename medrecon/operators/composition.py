@@ -1,6 +1,7 @@
 """Operators made of operators: adjoint, composition, sum, multiple, stack."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Self
@@ -184,12 +185,41 @@ class Sum(_Compound):
         return self.first._adjoint(y) + self.second._adjoint(y)
 
 
+class _Multiple(_Compound):
+    """One operator whose measurements are multiplied by something that can be undone."""
+
+    operator: LinearOperator
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(
+            operator.image_shape,
+            operator.data_shape,
+            image_dtype=operator.image_dtype,
+            data_dtype=operator.data_dtype,
+        )
+        self.operator = operator
+        self.adjoint_matched = operator.adjoint_matched
+
+    @abstractmethod
+    def _times(self, y: Tensor, power: int = 1) -> Tensor:
+        """Return measurements multiplied so many times; -1 undoes it."""
+
+    def initial(self, y: Tensor) -> Tensor:
+        """Return what A starts from, where it has a start of its own as filtered back-projection; else the adjoint."""
+        if type(self.operator).initial is LinearOperator.initial:
+            return self.adjoint(y)
+        return self.operator.initial(self._times(self._as_data(y), -1))
+
+    def support(self) -> Tensor | None:
+        """Return that of A."""
+        return self.operator.support()
+
+
 @register_operator("scaled")
-class Scaled(_Compound):
+class Scaled(_Multiple):
     """(c A) x = c (A x) for a real number c, or one number a sample."""
 
     factor: Tensor
-    operator: LinearOperator
 
     def __init__(self, operator: LinearOperator, factor: float | Tensor) -> None:
         factor = torch.as_tensor(factor, dtype=torch.float64, device=operator.device).reshape(-1)
@@ -199,23 +229,16 @@ class Scaled(_Compound):
         if certain(~torch.isfinite(factor).all()) or certain((factor == 0).any()):
             name = type(operator).__name__
             raise OperatorError(f"{name}: expected a finite factor other than 0, got {factor.tolist()}")
-        super().__init__(
-            operator.image_shape,
-            operator.data_shape,
-            image_dtype=operator.image_dtype,
-            data_dtype=operator.data_dtype,
-        )
-        self.operator = operator
+        super().__init__(operator)
         self.pinv_kind = operator.pinv_kind
-        self.adjoint_matched = operator.adjoint_matched
         self.register_buffer("factor", factor)
 
     @classmethod
     def _combine(cls, members: list[LinearOperator], tensors: Mapping[str, Tensor]) -> Self:
         return cls(members[0], tensors["factor"])
 
-    def _times(self, x: Tensor, power: int = 1) -> Tensor:
-        return x * per_sample(self.factor**power, x).to(x.real.dtype)
+    def _times(self, y: Tensor, power: int = 1) -> Tensor:
+        return y * per_sample(self.factor**power, y).to(y.real.dtype)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._times(self.operator._forward(x))
@@ -232,16 +255,6 @@ class Scaled(_Compound):
     def _pinv_adjoint(self, x: Tensor) -> Tensor:
         return self._times(self.operator._pinv_adjoint(x), -1)
 
-    def initial(self, y: Tensor) -> Tensor:
-        """Return the start of A for y / c where A has one of its own, as filtered back-projection; else (c A)^H y."""
-        if type(self.operator).initial is LinearOperator.initial:
-            return self.adjoint(y)
-        return self.operator.initial(self._times(self._as_data(y), -1))
-
-    def support(self) -> Tensor | None:
-        """Return that of A."""
-        return self.operator.support()
-
     def whitened(self, y: Tensor) -> tuple[Tensor, LinearOperator]:
         """Return W y and c (W A)."""
         y, operator = self.operator.whitened(y)
@@ -257,14 +270,13 @@ class Scaled(_Compound):
 
 
 @register_operator("weighted")
-class Weighted(_Compound):
+class Weighted(_Multiple):
     """(W A) x = w · (A x): every measurement times a weight of its own, real and above 0, (1 or B, *data_shape).
 
     These weights are all there are: ``whitened`` looks for no others.
     """
 
     weights: Tensor
-    operator: LinearOperator
 
     def __init__(self, operator: LinearOperator, weights: Tensor) -> None:
         if weights.is_complex() or tuple(weights.shape[1:]) != operator.data_shape:
@@ -274,44 +286,26 @@ class Weighted(_Compound):
             )
         if certain(~(torch.isfinite(weights) & (weights > 0)).all()):
             raise OperatorError("weighted: expected finite weights above 0")
-        super().__init__(
-            operator.image_shape,
-            operator.data_shape,
-            image_dtype=operator.image_dtype,
-            data_dtype=operator.data_dtype,
-        )
-        self.operator = operator
+        super().__init__(operator)
         self.pinv_kind = _iterative(operator) if operator.pinv_kind != "approximate" else "approximate"
-        self.adjoint_matched = operator.adjoint_matched
         self.register_buffer("weights", weights)
 
     @classmethod
     def _combine(cls, members: list[LinearOperator], tensors: Mapping[str, Tensor]) -> Self:
         return cls(members[0], tensors["weights"])
 
-    def _weighted(self, y: Tensor) -> Tensor:
-        return y * self.weights.to(y.real.dtype)
+    def _times(self, y: Tensor, power: int = 1) -> Tensor:
+        return y * self.weights.to(y.real.dtype) ** power
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._weighted(self.operator._forward(x))
+        return self._times(self.operator._forward(x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.operator._adjoint(self._weighted(y))
+        return self.operator._adjoint(self._times(y))
 
     def _norm_start(self) -> Tensor:
         start = self.operator._norm_start()
         return start.expand(self.batch_size, *start.shape[1:])
-
-    def initial(self, y: Tensor) -> Tensor:
-        """Return the start of A for y / w where A has one of its own, as filtered back-projection; else (W A)^H y."""
-        if type(self.operator).initial is LinearOperator.initial:
-            return self.adjoint(y)
-        y = self._as_data(y)
-        return self.operator.initial(y / self.weights.to(y.real.dtype))
-
-    def support(self) -> Tensor | None:
-        """Return that of A."""
-        return self.operator.support()
 
 
 @register_operator("vstack")

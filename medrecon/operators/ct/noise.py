@@ -85,8 +85,6 @@ def _deviation(p: Tensor, integrals: Tensor, differences: Tensor) -> Tensor:
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Return the piecewise linear function through (knots, values) at x, constant beyond the ends."""
-    if knots.numel() == 1:
-        return values.expand_as(x)
     right = torch.searchsorted(knots, x).clamp(1, knots.numel() - 1)
     low, high = knots[right - 1], knots[right]
     width = high - low
