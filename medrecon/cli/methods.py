@@ -44,8 +44,15 @@ def _words(scope: dict[str, Any] | None) -> str:
     return ", ".join([scope["modality"], *limits]).replace("_", " ")
 
 
-def _range(value: list[Any]) -> str:
+def _range(value: list[Any] | dict[str, Any]) -> str:
+    if isinstance(value, dict):
+        return " or ".join(f"{name}{_own(limits)}" for name, limits in value.items())
     low, high = value[0], value[-1]
     if isinstance(low, str):
         return " or ".join(value)
     return f"{high:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _own(limits: dict[str, list[float]]) -> str:
+    words = ", ".join(f"{key} {_range(value)}" for key, value in limits.items())
+    return f" ({words})" if words else ""

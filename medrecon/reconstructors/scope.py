@@ -27,10 +27,9 @@ _LIMITS: dict[str, tuple[str, ...]] = {
     "ct": ("views", "degrees", "matrix", "noise", "attenuation"),
     "cs": ("ratio", "block_size", "channels", "matrix"),
 }
-_KINDS: dict[str, dict[str, str]] = {  # and how to say that one is another
-    "mri": {"pattern": "k-space is sampled in {}"},
-    "ct": {"geometry": "the geometry is {}"},
-    "cs": {},
+_KINDS: dict[str, tuple[str, str]] = {  # what tells them apart, and how to say that one is another
+    "mri": ("pattern", "k-space is sampled in {}"),
+    "ct": ("geometry", "the geometry is {}"),
 }
 _WORDS = {
     "acceleration": "R = {} is",
@@ -68,17 +67,20 @@ class Scope:
         1/mm, for models that know tissue by its numbers. For "cs": ``ratio``, ``block_size``, ``channels``,
         ``matrix``. What is left out is not checked.
     kinds
-        By name, all by default. For "mri": ``pattern``, of "lines" and "points". For "ct": ``geometry``, of names of
-        operators such as "ct-parallel", which includes "ct-parallel-astra".
+        By name, all by default, with limits that are narrower or wider there. For "mri" the ``pattern``: "lines" and
+        "points". For "ct" the ``geometry``: names of operators such as "ct-parallel", which includes
+        "ct-parallel-astra".
     """
 
     modality: Modality
     limits: Mapping[str, Limits] = field(default_factory=dict)
-    kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, Limits]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Self:
         """Return the scope that a file describes: a range is [low, high], a single number its upper end.
+
+        Kinds are a list of names, or a mapping from them to limits of their own.
 
         Parameters
         ----------
@@ -95,18 +97,20 @@ class Scope:
         if not isinstance(content, dict) or content.get("modality") not in get_args(Modality):
             raise InputError(f"{source}: expected 'modality', one of {', '.join(get_args(Modality))}, and its limits")
         modality: Modality = content["modality"]
-        known = (*_LIMITS[modality], *_KINDS[modality])
-        unknown = sorted(str(key) for key in content.keys() - {"modality", *known})
-        if unknown:
-            raise InputError(f"{source}: unknown key {unknown[0]!r} for {modality}; known: {', '.join(known)}")
-        limits = {key: _limits(content[key], f"{source}: {key}") for key in _LIMITS[modality] if key in content}
-        kinds = {key: _names(content[key], f"{source}: {key}") for key in _KINDS[modality] if key in content}
-        return cls(modality, limits, kinds)
+        described = {name: value for name, value in content.items() if name != "modality"}
+        if modality not in _KINDS:
+            return cls(modality, _limits(described, source, modality))
+        key = _KINDS[modality][0]
+        kinds = _kinds(described.pop(key, []), f"{source}: {key}", modality)
+        return cls(modality, _limits(described, source, modality, key), kinds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""
-        described = {**self.limits, **self.kinds}
-        return {"modality": self.modality, **{key: list(values) for key, values in described.items()}}
+        described: dict[str, Any] = {"modality": self.modality, **_lists(self.limits)}
+        if self.kinds:
+            own = {name: _lists(limits) for name, limits in self.kinds.items()}
+            described[_KINDS[self.modality][0]] = own if any(own.values()) else list(own)
+        return described
 
     def refusal(self, operator: LinearOperator, measurements: Tensor) -> str | None:
         """Return why a slice lies outside, in words; None where it lies within.
@@ -122,13 +126,16 @@ class Scope:
             return f"it is for {self.modality}, not for {type(operator).__name__}"
         if len(operator.image_shape) != 3:
             return f"images of shape {operator.image_shape} are not two-dimensional"
-        for name, kinds in self.kinds.items():
+        limited = dict(self.limits)
+        if self.kinds:
             kind = _kind(operator)
-            if kinds and not any(kind == known or kind.startswith(f"{known}-") for known in kinds):
-                found = _KINDS[self.modality][name].format(kind)
-                return f"{found}, not the {' or '.join(kinds)} that it was trained for"
+            known = next((name for name in self.kinds if kind == name or kind.startswith(f"{name}-")), None)
+            if known is None:
+                found = _KINDS[self.modality][1].format(kind)
+                return f"{found}, not the {' or '.join(self.kinds)} that it was trained for"
+            limited |= self.kinds[known]
         measures = _measures(operator, measurements)
-        for name, limits in self.limits.items():
+        for name, limits in limited.items():
             for value in measures[name]():
                 # limits are round numbers, what is measured is not: an arc of 180.00001 degrees
                 if not limits.low * (1 - 1e-3) <= value <= limits.high * (1 + 1e-3):
@@ -203,7 +210,24 @@ def _measures(operator: LinearOperator, measurements: Tensor) -> dict[str, Calla
     raise InputError(f"{type(operator).__name__}: nothing is known to limit")
 
 
-def _limits(value: object, what: str) -> Limits:
+def _limits(content: Mapping[str, object], source: str, modality: Modality, *others: str) -> dict[str, Limits]:
+    known = _LIMITS[modality]
+    unknown = sorted(str(key) for key in content.keys() - set(known))
+    if unknown:
+        names = ", ".join((*known, *others))
+        raise InputError(f"{source}: unknown key {unknown[0]!r} for {modality}; known: {names}")
+    return {key: _range(content[key], f"{source}: {key}") for key in known if key in content}
+
+
+def _kinds(value: object, what: str, modality: Modality) -> dict[str, dict[str, Limits]]:
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if not isinstance(value, dict) or not all(isinstance(own, dict) for own in value.values()):
+        raise InputError(f"{what}: expected a list of names, or limits by name, got {value!r}")
+    return {str(name): _limits(own, f"{what}: {name}", modality) for name, own in value.items()}
+
+
+def _range(value: object, what: str) -> Limits:
     ends = value if isinstance(value, list) else [0.0, value]
     numbers = [float(end) for end in ends if isinstance(end, int | float) and math.isfinite(end)]
     if len(ends) != 2 or len(numbers) != 2 or numbers[0] > numbers[1]:
@@ -211,10 +235,8 @@ def _limits(value: object, what: str) -> Limits:
     return Limits(*numbers)
 
 
-def _names(value: object, what: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise InputError(f"{what}: expected a list of names, got {value!r}")
-    return tuple(value)
+def _lists(limits: Mapping[str, Limits]) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in limits.items()}
 
 
 def _number(name: str, value: float) -> str:

@@ -78,6 +78,9 @@ def test_lists(medrecon, medrecon_json, ours):
     assert "Trained models, for --checkpoint" in out
     assert "acceleration 1.5 to 10" in " ".join(out.split())
     assert medrecon_json("doctor")["trained models"] == ["mri"]
+    limit(ours, pattern={"lines": {}, "points": {"acceleration": [4, 10], "noise": 0.02}})
+    words = " ".join(medrecon("methods")[1].split())
+    assert "pattern lines or points (acceleration 4 to 10, noise 0 to 0.02)" in words
 
 
 def test_lists_without_any(medrecon, medrecon_json):

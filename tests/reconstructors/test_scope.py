@@ -18,6 +18,7 @@ CT = {
     "modality": "ct", "views": [30, 90], "degrees": [179, 181], "matrix": 512, "noise": 0.02,
     "attenuation": [0.01, 0.03], "geometry": ["ct-parallel"],
 }  # fmt: skip
+BY_PATTERN = {**MRI, "pattern": {"points": {}, "lines": {"acceleration": [2, 3], "noise": [0, 0.1]}}}
 CS = {"modality": "cs", "ratio": [0.1, 0.5], "block_size": [32, 32], "channels": 1}
 
 
@@ -36,13 +37,14 @@ def brain():
     return simulate(brain_phantom(1, (128, 96), generator), recipe, noise=0.005, generator=generator)
 
 
-@pytest.mark.parametrize("content", [MRI, CT, CS])
+@pytest.mark.parametrize("content", [MRI, CT, CS, BY_PATTERN, {**MRI, "pattern": ["lines"]}])
 def test_round_trip(content, tmp_path):
     found = scope(content)
     assert scope(found.to_dict()) == found
     assert read_scope(tmp_path) is None
     (tmp_path / "scope.json").write_text(json.dumps(found.to_dict()))
     assert read_scope(tmp_path) == found
+    assert found.to_dict().get("pattern") == content.get("pattern")
 
 
 @pytest.mark.parametrize(
@@ -55,8 +57,14 @@ def test_round_trip(content, tmp_path):
         ({**MRI, "noise": "low"}, "noise: expected"),
         ({**MRI, "noise": float("nan")}, "noise: expected"),
         ({**MRI, "matrix": [1, 2, 3]}, "matrix: expected"),
-        ({**CT, "geometry": "ct-parallel"}, "geometry: expected a list of names, got 'ct-parallel'"),
+        ({**CT, "geometry": "ct-parallel"}, "geometry: expected a list of names, or limits by name, got 'ct-par"),
         ({**CT, "geometry": [3]}, "geometry: expected a list"),
+        ({**CT, "geometry": {"ct-fan": 3}}, "geometry: expected a list"),
+        ({**MRI, "pattern": {"lines": {"noise": "low"}}}, "pattern: lines: noise: expected"),
+        (
+            {**MRI, "pattern": {"lines": {"pattern": []}}},
+            "pattern: lines: unknown key 'pattern' for mri; known: acceleration, coils, matrix, noise$",
+        ),
     ],
 )
 def test_mistakes_in_a_scope(content, message):
@@ -83,6 +91,9 @@ def test_a_file_that_is_no_json(tmp_path):
         ({"matrix": [100, 640]}, "a matrix side of 96 is beyond the 100 to 640 that it was trained for"),
         ({"noise": 0.001}, r"noise of 0\.\d+ % of the peak is beyond the 0 to 0.1 % that it was trained for"),
         ({"pattern": ["lines", "points"]}, None),
+        ({"pattern": {"lines": {}, "points": {"acceleration": [5, 6]}}}, None),
+        ({"pattern": {"lines": {"acceleration": [5, 6]}}}, r"R = 4(\.\d+)? is beyond the 5 to 6 that .*"),
+        ({"acceleration": [5, 6], "pattern": {"lines": {"acceleration": [4, 5]}}}, None),
         ({"pattern": ["points"]}, "k-space is sampled in lines, not the points that it was trained for"),
         ({"modality": "cs"}, "it is for cs, not for CartesianMRI"),
     ],
