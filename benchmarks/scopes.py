@@ -36,8 +36,12 @@ LINES = [(sampler, rate, 1) for sampler in ("random", "equispaced-fraction") for
 COILS = [("random", 4, 2), ("random", 3, 4), ("random", 4, 4), ("random", 6, 4), ("equispaced-fraction", 4, 4)]
 COILS += [(sampler, rate, 8) for sampler in ("random", "equispaced-fraction") for rate in (3, 4, 6, 8)]
 COILS += [("random", 6, 16), ("equispaced-fraction", 4, 16), ("random", 4, 32)]
+POINTS = [("variable-density-points", rate, 1) for rate in (4, 6, 8, 10)]
+POINTS += [("poisson-disc", rate, coils) for coils in (1, 4, 8) for rate in (4, 6, 8, 10)]
 HEAD = [(sampler, rate, 4) for sampler in ("random", "equispaced-fraction") for rate in (3, 4, 6, 8)]
 SINGLE = [("random", rate, 1) for rate in (3, 4, 6, 8)]
+HEAD_POINTS = [("poisson-disc", rate, 4) for rate in (4, 6, 8, 10)]
+SINGLE_POINTS = [("variable-density-points", rate, 1) for rate in (4, 6, 8, 10)]
 BEAMS = [(60, 1e5), (30, 1e5), (90, 1e5), (180, 1e5), (60, 1e4), (30, 1e4), (180, 1e4), (60, 3e4)]
 BEAMS += [(30, 1e6), (60, 1e6), (180, 1e6)]
 RATIOS = (10, 15, 20, 25, 30, 40, 50)
@@ -48,14 +52,21 @@ Measured = tuple[str, Callable[[], Sequence[Case]]]
 def of_mri(checkpoint: Path, data: Path, slices: int) -> Iterable[Measured]:
     """Yield brains of subjects held back, and measured k-space."""
     held_back = spread(only(split([checkpoint], data), "t1_axial").held_back, slices)
-    for setup in (*(mri.lines(*each) for each in LINES + COILS), *(mri.radial(percent) for percent in mri.ISTA_NET)):
+    for setup in (
+        *(mri.lines(*each) for each in LINES + COILS),
+        *(mri.radial(percent) for percent in (*mri.ISTA_NET, 15, 25)),
+        *(mri.points(*each) for each in POINTS),
+    ):
         yield f"brains, {setup.name}", partial(mri.cases, held_back, setup, 0)
     for name, (file, setups) in kspace.FILES.items():
-        known = {setup.name: setup for setup in setups}
-        known |= {setup.name: setup for setup in (mri.lines(*each) for each in (HEAD if "T2 b" in name else SINGLE))}
-        for setup in known.values():
+        lines, points = (HEAD, HEAD_POINTS) if "T2 b" in name else (SINGLE, SINGLE_POINTS)
+        known = [*setups, *(mri.lines(*each) for each in lines), *(mri.points(*each) for each in points)]
+        for setup in {setup.name: setup for setup in known}.values():
             yield f"measured {name}, {setup.name}", partial(kspace.undersampled, data / "mri_kspace" / file, setup)
-    for setup in (mri.lines("equispaced-fraction", rate, 8) for rate in (3, 6, 8)):
+    for setup in (
+        *(mri.lines("equispaced-fraction", rate, 8) for rate in (3, 6, 8)),
+        *(mri.points("poisson-disc", rate, 8) for rate in (4, 8)),
+    ):
         yield f"7T brain, {setup.name}", partial(kspace.of_7t, data / "mri_kspace", setup)
 
 

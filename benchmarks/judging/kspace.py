@@ -18,25 +18,22 @@ from medrecon.io.options import ReadOptions
 from medrecon.operators.fourier import centred_ifft
 
 from .case import Case, Work
-from .mri import Setup, known, lines, measured_case, radial, tuning_cases
-
-
-def poisson(coils: int) -> Setup:
-    """Return the acquisition of points at 8x."""
-    parameters = {"acceleration": 8, "center_fraction": 0.06, "growth": 2.0}
-    return Setup(f"{coils} coils, Poisson disc 8x", "poisson-disc", parameters, coils)
-
+from .mri import Setup, known, lines, measured_case, points, radial, tuning_cases
 
 FILES = {
     "T2 brain": (
         "ismrmrd_brain_4ch_derived/brain_4ch_full.h5",
-        (lines("equispaced", 4, 4), lines("random", 4, 4), lines("equispaced", 8, 4), poisson(4)),
+        (lines("equispaced", 4, 4), lines("random", 4, 4), lines("equispaced", 8, 4), points("poisson-disc", 8, 4)),
     ),
     "sagittal T1 head": ("larson_sagittal_T1_1ch/se_t1_sag_data.mat", (radial(25), lines("random", 4, 1))),
     "axial T2, k-space of a magnitude": ("swastling_axial_T2_fft/kspace.mat", (radial(25), lines("random", 4, 1))),
 }
 NO_TRUTH = {
-    "brain, 8 coils, measured at 8x": ("sigpy_brain_8ch_R8/cartesian_ksp.npy", "coil,y,x", poisson(8)),
+    "brain, 8 coils, measured at 8x": (
+        "sigpy_brain_8ch_R8/cartesian_ksp.npy",
+        "coil,y,x",
+        points("poisson-disc", 8, 8),
+    ),
     "object of SIRF, 4 coils, measured at 2x": (
         "ismrmrd_sirf_grappa2_simulated/grappa2_1rep.h5",
         None,

@@ -57,6 +57,13 @@ def lines(sampler: str, acceleration: int, coils: int) -> Setup:
     return Setup(f"{coils} coil{'s' * (coils > 1)}, {sampler} lines {acceleration}x", sampler, parameters, coils)
 
 
+def points(sampler: str, acceleration: int, coils: int) -> Setup:
+    """Return an acquisition of points, denser in the centre, as its sampler draws them by itself."""
+    name = {"poisson-disc": "Poisson disc", "variable-density-points": "variable density"}[sampler]
+    parameters = {"acceleration": acceleration}
+    return Setup(f"{coils} coil{'s' * (coils > 1)}, {name} {acceleration}x", sampler, parameters, coils)
+
+
 EIGHT_COILS_4X = lines("random", 4, 8)
 RADIAL_25 = radial(25)
 
