@@ -6,9 +6,9 @@
 All variants see the same slices in the same order with the same masks, coils and noise, as long as their time lasts:
 the clock counts what model and optimizer take, not the simulation of the data, which is the same for all. The rate
 rises over a hundred batches and falls to 2 % with the time that has passed. Judged are whole slices of subjects that
-the recipe holds out, by averaged weights and by the last ones. A variant changes ``small`` with warm start and last
-data consistency, whatever the recipe's own model: a name of ``VARIANTS``, or any keys of the recipe with other values,
-"model.parameters.steps=2; training.loss=l1". ``--quick`` takes phantoms.
+the recipe holds out, by averaged weights and by the last ones. A variant changes the recipe: a name of ``VARIANTS``,
+written for the models that ship, or any keys with other values, "model.parameters.steps=2; training.loss=l1".
+``--quick`` takes phantoms.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from medrecon.datasets import TrainingBatch
 from medrecon.datasets.batch import centre_magnitude
 from medrecon.metrics import psnr, ssim
 from medrecon.models import ReconstructionModel
+from medrecon.models.presets import falling_noise
 from medrecon.pipelines.training.average import WeightAverage
 from medrecon.pipelines.training.data import Data, data_loader, load_data
 from medrecon.pipelines.training.optimization import build_optimizer, rate_factor
@@ -35,34 +36,29 @@ from medrecon.pipelines.training.run import make_model
 from medrecon.pipelines.training.steps import TrainingLoss
 
 FIELD = "model.parameters."
-THREE_SCALES = [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 0])]
-COMBINED = [(FIELD + "injectors", "none"), (FIELD + "shared", False), ("training.learning_rate", 4e-3)]
-SMALL = [("model.parameters", {"warm_start": "least-squares", "final_consistency": True})]
+FALLING = [(FIELD + "alphas", falling_noise(3)), (FIELD + "zero_init", False)]
 NO_IDM = [("model.parameters", {}), ("model.memory", None)]
 VARIANTS: dict[str, list[tuple[str, Any]]] = {
-    "small": [],
+    "as it is": [],
+    "another seed": [("seed", 1)],
+    "one set of weights for all steps": [(FIELD + "shared", True)],
     "1 step": [(FIELD + "steps", 1)],
     "5 steps": [(FIELD + "steps", 5)],
-    "weights of their own in every step": [(FIELD + "shared", False)],
-    "wider, 32/64": [(FIELD + "widths", [32, 64])],
-    "three scales, 24/48/96": THREE_SCALES,
-    "three scales, attention at the last": [(FIELD + "widths", [24, 48, 96]), (FIELD + "heads", [0, 0, 4])],
-    "no injectors": [(FIELD + "injectors", "none")],
-    "injectors once a block": [(FIELD + "injectors", "per_block")],
+    "two scales, 24/48": [(FIELD + "widths", [24, 48]), (FIELD + "heads", [0, 0])],
+    "wider, 32/64/128": [(FIELD + "widths", [32, 64, 128])],
+    "two blocks a scale": [(FIELD + "layers", 2)],
+    "attention at the last scale": [(FIELD + "heads", [0, 0, 4])],
+    "injectors in all layers": [(FIELD + "injectors", "all")],
     "group-normalised blocks": [(FIELD + "block", "resnet")],
     "no last data consistency": [(FIELD + "final_consistency", False)],
-    "no warm start": [(FIELD + "warm_start", "none")],
+    "from least squares": [(FIELD + "warm_start", "least-squares")],
     "data trusted wholly": [(FIELD + "data_consistency", "projection")],
-    "little noise, alphas .98": [(FIELD + "alphas", 0.98)],
-    "start at the warm start": [(FIELD + "zero_init", True)],
-    "both": [(FIELD + "alphas", 0.98), (FIELD + "zero_init", True)],
-    "long memory, betas .9, .999": [("training.betas", [0.9, 0.999])],
+    "noise that falls": FALLING,
+    "noise that falls, betas .9, .999": [*FALLING, ("training.betas", [0.9, 0.999])],
     "L1 loss": [("training.loss", "l1")],
-    "twice the learning rate": [("training.learning_rate", 4e-3)],
-    "own weights, no injectors, twice the rate": COMBINED,
-    "the same at three scales": COMBINED + THREE_SCALES,
-    "plain U-Net": [("model.method", "unet"), *NO_IDM],
+    "twice the learning rate": [("training.learning_rate", 2e-3)],
     "variational network": [("model.method", "varnet"), *NO_IDM],
+    "plain U-Net": [("model.method", "unet"), *NO_IDM],
 }
 QUICK = {
     "data": {"kind": "phantoms", "count": 8, "size": [48, 48], "operator": "mri-singlecoil-4x"},
@@ -121,11 +117,11 @@ def judge(model: ReconstructionModel, cases: Sequence[TrainingBatch]) -> dict[st
 def changes(variant: str) -> list[tuple[str, Any]]:
     """Return the changes of the recipe that a variant is."""
     if variant in VARIANTS:
-        return SMALL + VARIANTS[variant]
+        return VARIANTS[variant]
     if "=" not in variant:
         raise SystemExit(f"no variant is called {variant!r}; there are {', '.join(VARIANTS)}, or KEY=VALUE; KEY=VALUE")
     pairs = (pair.partition("=") for pair in variant.split(";"))
-    return SMALL + [(key.strip(), yaml.safe_load(value)) for key, _, value in pairs]
+    return [(key.strip(), yaml.safe_load(value)) for key, _, value in pairs]
 
 
 def main() -> None:
@@ -142,7 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.quick:
         card = TrainingRecipe.from_dict(QUICK, "quick")
-        options.cpu_minutes, options.slices, options.variants = 1 / 60, 1, ["small", FIELD + "steps=1"]
+        options.cpu_minutes, options.slices, options.variants = 1 / 60, 1, ["as it is", FIELD + "steps=1"]
     else:
         data = [("data.train", [str(path) for path in options.data])] if options.data else []
         card = load_training_recipe(options.recipe, data)
