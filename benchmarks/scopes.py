@@ -1,11 +1,12 @@
-"""Where trained models are ahead of TV and where they are not: all that their scopes promise, and what lies around it.
+"""Where trained models are ahead of classical methods and where not: what their scopes promise, and what lies around.
 
     OMP_NUM_THREADS=1 python benchmarks/scopes.py --data ../shared/data --mri FOLDER --ct FOLDER --cs FOLDER
         [--slices N] [--only WORDS ...] [--json FILE] [--quick]
 
-TV takes the λ that is best for each slice *on the test*, which nobody can do in earnest: whoever beats that may be
-chosen unasked. Slices and measurements are those of ``quality.py``; measured k-space is undersampled afterwards. For CT
-there is TV with all rays alike, too. ``least gain`` is that of the worst slice, ``behind`` how many are behind.
+TV and L1-wavelet take the λ that is best for each slice *on the test*, which nobody can do in earnest: whoever beats
+the better of them may be chosen unasked. Slices and measurements are those of ``quality.py``; measured k-space is
+undersampled afterwards. For CT there is TV with all rays alike, too. ``gain`` is the mean over that better one, ``least
+gain`` that of the worst slice, ``behind`` how many are behind.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from medrecon.reconstructors.learned import method_of_checkpoint
 from medrecon.simulation import brain_phantom
 
 GRIDS = {"mri": (0.0005, 0.001, 0.003, 0.01), "ct": (0.0003, 0.0005, 0.001, 0.002), "cs": (0.0006, 0.0017, 0.003, 0.01)}
+CLASSICAL = ("tv", "l1-wavelet")
 LINES = [(sampler, rate, 1) for sampler in ("random", "equispaced-fraction") for rate in (2, 3, 4, 6, 8)]
 COILS = [("random", 4, 2), ("random", 3, 4), ("random", 4, 4), ("random", 6, 4), ("equispaced-fraction", 4, 4)]
 COILS += [(sampler, rate, 8) for sampler in ("random", "equispaced-fraction") for rate in (3, 4, 6, 8)]
@@ -94,9 +96,9 @@ def quick(domain: str) -> Iterable[Measured]:
         yield "phantom", lambda: [cs.case("phantom", image, 25, 0)]
 
 
-def best_tv(case: Case, grid: Sequence[float]) -> float:
-    """Return the PSNR of TV with the best λ of a grid."""
-    return max(_psnr(make_method("tv", {"regularization": weight}), case) for weight in grid)
+def best(name: str, case: Case, grid: Sequence[float]) -> float:
+    """Return the PSNR of a classical method with the best λ of a grid."""
+    return max(_psnr(make_method(name, {"regularization": weight}), case) for weight in grid)
 
 
 def _psnr(method: Reconstructor, case: Case) -> float:
@@ -105,20 +107,21 @@ def _psnr(method: Reconstructor, case: Case) -> float:
 
 def judge(name: str, cases: Sequence[Case], method: Reconstructor, grid: Sequence[float], *, rays: bool) -> Rows:
     """Print one line and return its rows."""
-    tv = [best_tv(case, grid) for case in cases]
+    classical = {who: [best(who, case, grid) for case in cases] for who in CLASSICAL}
     found = [reconstruct_case(method, case)[1] for case in cases]
-    gains = [scores["psnr"] - baseline for scores, baseline in zip(found, tv, strict=True)]
+    gains = [scores["psnr"] - max(psnrs) for scores, *psnrs in zip(found, *classical.values(), strict=True)]
     figures = {
-        "tv": float(np.mean(tv)),
+        **{who: float(np.mean(psnrs)) for who, psnrs in classical.items()},
         "model": float(np.mean([scores["psnr"] for scores in found])),
         "model, ssim": float(np.mean([scores["ssim"] for scores in found])),
+        "gain": float(np.mean(gains)),
         "least gain": min(gains),
         "behind": sum(gain < 0 for gain in gains),
         "seconds": float(np.mean([scores["seconds"] for scores in found])),
     }
     if rays:  # weights of one are weights, too: whoever sees them looks for no others
         even = [replace(case, operator=Weighted(case.operator, torch.ones_like(case.measurements))) for case in cases]
-        figures["tv, all rays alike"] = float(np.mean([best_tv(case, grid) for case in even]))
+        figures["tv, all rays alike"] = float(np.mean([best("tv", case, grid) for case in even]))
     print(f"{name:58} " + "  ".join(f"{what} {value:.4g}" for what, value in figures.items()), flush=True)
     return [row(name, "medrecon", what, value) for what, value in figures.items()]
 
