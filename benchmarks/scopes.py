@@ -63,8 +63,11 @@ def of_mri(checkpoint: Path, data: Path, slices: int) -> Iterable[Measured]:
     for name, (file, setups) in kspace.FILES.items():
         lines, points = (HEAD, HEAD_POINTS) if "T2 b" in name else (SINGLE, SINGLE_POINTS)
         known = [*setups, *(mri.lines(*each) for each in lines), *(mri.points(*each) for each in points)]
+        measured = partial(kspace.undersampled, data / "mri_kspace" / file)
         for setup in {setup.name: setup for setup in known}.values():
-            yield f"measured {name}, {setup.name}", partial(kspace.undersampled, data / "mri_kspace" / file, setup)
+            yield f"measured {name}, {setup.name}", partial(measured, setup)
+            if setup.coils > 1:
+                yield f"measured {name} through its maps, {setup.name}", partial(measured, setup, combined=True)
     for setup in (
         *(mri.lines("equispaced-fraction", rate, 8) for rate in (3, 6, 8)),
         *(mri.points("poisson-disc", rate, 8) for rate in (4, 8)),

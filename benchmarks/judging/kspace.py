@@ -63,13 +63,20 @@ def works(folder: Path, tuning: Sequence[GroundTruth]) -> Iterable[Work]:
             yield work(f"measured k-space, {name}", setup, partial(_as_measured, folder / file, axes))
 
 
-def undersampled(file: Path, setup: Setup) -> list[Case]:
-    """Undersample a measured file."""
+def undersampled(file: Path, setup: Setup, *, combined: bool = False) -> list[Case]:
+    """Undersample a measured file; if ``combined``, the truth is the full scan through the maps of the reconstruction.
+
+    The root sum of squares shows noise where there is no object, which no combination with coil maps does.
+    """
     full = read_scan(file).measurements[0]
-    truth = torch.linalg.vector_norm(centred_ifft(full), dim=0).numpy()
+    images = centred_ifft(full)
     mask = setup.mask((full.shape[-2], full.shape[-1]), torch.Generator().manual_seed(0))
     y, operator = known((full * mask)[None], mask)
-    return [Case(file.name, file.name, y, operator, truth)]
+    if combined and operator.maps is not None:
+        truth = (operator.maps[0].conj() * images).sum(-3)[0].abs()
+    else:
+        truth = torch.linalg.vector_norm(images, dim=0)
+    return [Case(file.name, file.name, y, operator, truth.numpy())]
 
 
 def _as_measured(file: Path, axes: str | None) -> list[Case]:
