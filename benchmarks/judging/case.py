@@ -20,7 +20,8 @@ Plane = NDArray[Any]
 class Case:
     """Measurements (1, *data_shape), the operator that a reconstruction assumes, and the truth (H, W).
 
-    The truth is None where nobody knows it; ``subject`` says who is shown.
+    The truth is None where nobody knows it; ``subject`` says who is shown. ``hidden`` are measurements that the
+    reconstruction does not get, with their operator.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case:
     measurements: Tensor
     operator: LinearOperator
     truth: Plane | None
+    hidden: tuple[Tensor, LinearOperator] | None = None
 
 
 @dataclass(frozen=True)

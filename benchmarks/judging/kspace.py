@@ -1,7 +1,8 @@
 """Measured k-space, undersampled afterwards; the truth is the root sum of squares of all of it.
 
 λ is chosen on simulated slices of training subjects with the same mask and as many coils. Of the files that are
-here one is undersampled already and has no truth: its rows are residuals only. The four-channel brain is
+here two are undersampled already and have no truth: a tenth of their samples is hidden, outside the centre, and
+foretold by every image, ‖A_h x - y_h‖ / ‖y_h‖. The four-channel brain is
 kept twice, as coil images and as ISMRMRD file made of them, and judged once.
 """
 
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medrecon.datasets import GroundTruth
 from medrecon.io import read_scan
 from medrecon.io.options import ReadOptions
+from medrecon.operators import CartesianMRI
 from medrecon.operators.fourier import centred_ifft
+from medrecon.reconstructors.mri import sampling_pattern
 
 from .case import Case, Work
 from .mri import Setup, known, lines, measured_case, points, radial, tuning_cases
@@ -81,8 +85,22 @@ def undersampled(file: Path, setup: Setup, *, combined: bool = False) -> list[Ca
 
 def _as_measured(file: Path, axes: str | None) -> list[Case]:
     data = read_scan(file, ReadOptions(axes=axes)).measurements[0]
-    y, operator = known(data[None], (data != 0).any(0))
-    return [Case(file.name, file.name, y, operator, None)]
+    mask = (data != 0).any(0)
+    y, operator = known(data[None], mask)
+    foretold = mask & hidden(mask)
+    parts = [CartesianMRI(part, operator.maps) for part in (mask & ~foretold, foretold)]
+    seen, unseen = ((y * part.mask, part) for part in parts)
+    return [Case(file.name, file.name, *seen, None, unseen)]
+
+
+def hidden(mask: Tensor) -> Tensor:
+    """Draw a tenth of the points, or of the lines, outside the central eighth of rows and columns, bool (H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = ((torch.arange(side) - side // 2).abs() > side // 16 for side in mask.shape)
+    if sampling_pattern(mask) == "points":
+        return (rows[:, None] | columns) & (torch.rand(mask.shape, generator=generator) < 0.1)
+    outside = columns if (mask.all(0) == mask.any(0)).all() else rows[:, None]
+    return (outside & (torch.rand(outside.shape, generator=generator) < 0.1)).expand(mask.shape)
 
 
 def of_7t(folder: Path, setup: Setup) -> list[Case]:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import t as student
+from torch import Tensor
 
 from medrecon.metrics import evaluate_volume
 from medrecon.models.network_calls import each_network_call
+from medrecon.operators import LinearOperator
 from medrecon.reconstructors import Reconstructor
 
 from .case import Case, Plane, Work, plane_of
@@ -20,6 +22,7 @@ Rows = list[dict[str, Any]]
 GAIN = "psnr gain over tv"
 OBJECT = "psnr in the object"
 CALLS = "network calls"
+HIDDEN = "residual, hidden samples"
 _FEWEST_SUBJECTS = 3
 _AIR = 0.02
 
@@ -77,8 +80,9 @@ def reconstruct_case(reconstruct: Reconstructor, case: Case) -> tuple[Plane, dic
         start = time.process_time()
         image = reconstruct(case.measurements, case.operator, generator=torch.Generator().manual_seed(0))
         seconds = time.process_time() - start
-    gap = torch.linalg.vector_norm(case.operator(image) - case.measurements)
-    scores = {"residual": float(gap / torch.linalg.vector_norm(case.measurements)), "seconds": seconds}
+    scores = {"residual": _residual(image, case.measurements, case.operator), "seconds": seconds}
+    if case.hidden is not None:
+        scores[HIDDEN] = _residual(image, *case.hidden)
     plane = plane_of(image)
     if case.truth is not None:
         quality = evaluate_volume(case.truth[None].astype(np.float64), plane[None])
@@ -114,6 +118,10 @@ def run_work(work: Work, methods: Mapping[str, Method], tuner: Tuner) -> Outcome
     return Outcome(rows, images, scores)
 
 
+def _residual(image: Tensor, y: Tensor, operator: LinearOperator) -> float:
+    return float(torch.linalg.vector_norm(operator(image) - y) / torch.linalg.vector_norm(y))
+
+
 def _object_psnr(truth: Plane, image: Plane) -> float:
     """Return the PSNR over the pixels that are not air, which fills most of some slices and is easy."""
     inside = truth > _AIR * truth.max()
@@ -138,7 +146,7 @@ def _print(
     over = next(iter(first.values())).over
     print(f"\n{work.name}: {len(work.cases)} slices, intervals over {over}", flush=True)
     head = f"  {'':26} {'λ':>7} {'PSNR (dB)':>14} {'over TV':>14} {'in object':>14} {'SSIM':>15}"
-    print(f"{head} {'NMSE':>9} {'residual':>9} {'s/slice':>8} {'calls':>6}")
+    print(f"{head} {'NMSE':>9} {'residual':>9} {'hidden':>7} {'s/slice':>8} {'calls':>6}")
     for who, means in table.items():
         weight = weights[who]
         ends = weight in (methods[who].grid[:1] + methods[who].grid[-1:])
@@ -151,9 +159,10 @@ def _print(
         ]
         nmse = means.get("nmse")
         calls = f"{means[CALLS].value:.0f}" if CALLS in means else ""
+        hidden = f"{means[HIDDEN].value:.4f}" if HIDDEN in means else ""
         print(
             f"  {who:26} {cells[0]:>7} {cells[1]:>14} {cells[2]:>14} {cells[3]:>14} {cells[4]:>15} "
-            f"{'' if nmse is None else f'{nmse.value:.5f}':>9} {means['residual'].value:9.4f} "
+            f"{'' if nmse is None else f'{nmse.value:.5f}':>9} {means['residual'].value:9.4f} {hidden:>7} "
             f"{means['seconds'].value:8.2f} {calls:>6}",
             flush=True,
         )
