@@ -16,7 +16,7 @@ from medrecon.pipelines.training.recipe import TrainingRecipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from judging import ct, held_back, lesions, mri
+from judging import ct, held_back, kspace, lesions, mri
 from judging.case import centred, spread
 from judging.methods import Method, Tuner
 from judging.noise import correlation
@@ -183,3 +183,25 @@ class TestLesions:
         image = np.random.default_rng(0).random((8, 8))
         assert correlation(image, 3 * image + 1) == pytest.approx(1)
         assert correlation(image, np.ones((8, 8))) == 0
+
+
+class TestHiddenSamples:
+    """Of scans that nobody knows the truth of."""
+
+    def test_points(self):
+        mask = torch.rand(96, 80, generator=torch.Generator().manual_seed(1)) < 0.3
+        found = kspace.hidden(mask)
+        assert found.shape == mask.shape
+        assert not found[42:55, 35:46].any()
+        assert 0.07 < float((found & mask).sum() / mask.sum()) < 0.12
+
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_lines_stay_whole(self, axis):
+        mask = torch.zeros(96, 96, dtype=torch.bool)
+        mask[:, ::2] = True
+        mask[:, 40:56] = True
+        found = kspace.hidden(mask.T if axis == 0 else mask)
+        lines = found.T if axis == 0 else found
+        assert (lines == lines[:1]).all()
+        assert not lines[:, 42:55].any()
+        assert 2 < int(lines[0].sum()) < 18

@@ -58,6 +58,19 @@ def test_mri_is_better_than_tv(abdomen, kind):
     assert gain_over_tv(abdomen, y, operator) > 0.3
 
 
+@pytest.mark.parametrize("kind", ["radial", "variable-density-points"])
+def test_so_it_is_with_points(abdomen, kind):
+    """Of one coil; with several the scope sends them elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (abdomen.shape[0], abdomen.shape[1])
+    mask = make_sampler(kind, {"acceleration": 8}).draw(shape, generator).expand(shape) > 0
+    operator = CartesianMRI(mask)
+    y = simulate(abdomen[None, None].to(torch.complex64), operator, noise=0.005, generator=generator).measurements
+    assert gain_over_tv(abdomen, y, operator) > 0.3
+    reason = read_scope("mri").refusal(operator, y.expand(-1, 4, -1, -1))
+    assert reason == "4 coils are beyond the 1 that it was trained for"
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_so_it_is_with_several_coils(abdomen, noise):
     """Without noise too: the network adds none beside the body."""
