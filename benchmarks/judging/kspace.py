@@ -19,9 +19,9 @@ from medrecon.io import read_scan
 from medrecon.io.options import ReadOptions
 from medrecon.operators import CartesianMRI
 from medrecon.operators.fourier import centred_ifft
-from medrecon.reconstructors.mri import sampling_pattern
+from medrecon.reconstructors.mri import root_sum_of_squares, sampling_pattern
 
-from .case import Case, Work
+from .case import Case, Work, plane_of
 from .mri import Setup, known, lines, measured_case, points, radial, tuning_cases
 
 FILES = {
@@ -73,14 +73,13 @@ def undersampled(file: Path, setup: Setup, *, combined: bool = False) -> list[Ca
     The root sum of squares shows noise where there is no object, which no combination with coil maps does.
     """
     full = read_scan(file).measurements[0]
-    images = centred_ifft(full)
     mask = setup.mask((full.shape[-2], full.shape[-1]), torch.Generator().manual_seed(0))
     y, operator = known((full * mask)[None], mask)
-    if combined and operator.maps is not None:
-        truth = (operator.maps[0].conj() * images).sum(-3)[0].abs()
+    if combined:
+        truth = plane_of(CartesianMRI(torch.ones_like(mask), operator.maps).adjoint(full[None]))
     else:
-        truth = torch.linalg.vector_norm(images, dim=0)
-    return [Case(file.name, file.name, y, operator, truth.numpy())]
+        truth = root_sum_of_squares(centred_ifft(full)).numpy()
+    return [Case(file.name, file.name, y, operator, truth)]
 
 
 def _as_measured(file: Path, axes: str | None) -> list[Case]:
@@ -98,8 +97,9 @@ def hidden(mask: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     rows, columns = ((torch.arange(side) - side // 2).abs() > side // 16 for side in mask.shape)
     if sampling_pattern(mask) == "points":
-        return (rows[:, None] | columns) & (torch.rand(mask.shape, generator=generator) < 0.1)
-    outside = columns if (mask.all(0) == mask.any(0)).all() else rows[:, None]
+        outside = rows[:, None] | columns
+    else:
+        outside = columns if (mask.all(0) == mask.any(0)).all() else rows[:, None]
     return (outside & (torch.rand(outside.shape, generator=generator) < 0.1)).expand(mask.shape)
 
 

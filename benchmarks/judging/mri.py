@@ -54,14 +54,17 @@ def radial(percent: int) -> Setup:
 def lines(sampler: str, acceleration: int, coils: int) -> Setup:
     """Return an acquisition of parallel lines, 8 % of them for calibration at 4x and 4 % at 8x."""
     parameters = {"acceleration": acceleration, "center_fraction": 0.32 / acceleration}
-    return Setup(f"{coils} coil{'s' * (coils > 1)}, {sampler} lines {acceleration}x", sampler, parameters, coils)
+    return Setup(f"{_count(coils)}, {sampler} lines {acceleration}x", sampler, parameters, coils)
 
 
 def points(sampler: str, acceleration: int, coils: int) -> Setup:
     """Return an acquisition of points, denser in the centre, as its sampler draws them by itself."""
     name = {"poisson-disc": "Poisson disc", "variable-density-points": "variable density"}[sampler]
-    parameters = {"acceleration": acceleration}
-    return Setup(f"{coils} coil{'s' * (coils > 1)}, {name} {acceleration}x", sampler, parameters, coils)
+    return Setup(f"{_count(coils)}, {name} {acceleration}x", sampler, {"acceleration": acceleration}, coils)
+
+
+def _count(coils: int) -> str:
+    return "1 coil" if coils == 1 else f"{coils} coils"
 
 
 EIGHT_COILS_4X = lines("random", 4, 8)

@@ -40,19 +40,18 @@ def _trained_models() -> dict[str, Any]:
 def _words(scope: dict[str, Any] | None) -> str:
     if scope is None:
         return "(does not say)"
-    limits = [f"{key} {_range(value)}" for key, value in scope.items() if key != "modality"]
+    limits = _limits({key: value for key, value in scope.items() if key != "modality"})
     return ", ".join([scope["modality"], *limits]).replace("_", " ")
+
+
+def _limits(limits: dict[str, Any]) -> list[str]:
+    return [f"{key} {_range(value)}" for key, value in limits.items()]
 
 
 def _range(value: list[Any] | dict[str, Any]) -> str:
     if isinstance(value, dict):
-        return " or ".join(f"{name}{_own(limits)}" for name, limits in value.items())
+        return " or ".join(f"{name} ({', '.join(_limits(own))})" if own else name for name, own in value.items())
     low, high = value[0], value[-1]
     if isinstance(low, str):
         return " or ".join(value)
     return f"{high:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _own(limits: dict[str, list[float]]) -> str:
-    words = ", ".join(f"{key} {_range(value)}" for key, value in limits.items())
-    return f" ({words})" if words else ""
