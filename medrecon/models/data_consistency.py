@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.solvers import chebyshev, per_sample
+from medrecon.operators.solvers import chebyshev, inner, per_sample
 
 FIRM = 100.0
 """The λ that stands for ∞ where A⁺ has no closed form, and singular values near 0 must not be divided by."""
@@ -58,3 +58,25 @@ def data_consistency(
         one = torch.ones_like(firm)
         return x + chebyshev(lambda d: d + strength * operator.gram(d), strength * step, one, one + firm, iterations)
     return x - step if weight is None else x - per_sample(weight / (1 + weight), step) * step
+
+
+def unexplained(y: Tensor, operator: LinearOperator, start: Tensor, *, iterations: int = 10) -> Tensor:
+    """Return the share of the measurements that no image explains, ‖A z - y‖² / ‖y‖², (B,).
+
+    z is ``start`` drawn to the data for λ = ∞. What is left is noise, and errors of the operator such as those of coil
+    sensitivity maps, as far as samples outnumber the pixels that they see: at the centre of k-space with several coils.
+
+    Parameters
+    ----------
+    y
+        Measurements (B, *operator.data_shape).
+    operator
+        With ‖A‖ <= 1.
+    start
+        Images (B, *operator.image_shape).
+    iterations
+        See :func:`data_consistency`.
+    """
+    nearest = data_consistency(start, y, operator, iterations=iterations)
+    rest = operator(nearest) - y
+    return inner(rest, rest) / inner(y, y).clamp_min(torch.finfo(y.dtype).tiny)

@@ -12,6 +12,8 @@ from medrecon.errors import UsageError
 from medrecon.models.base import ReconstructionModel
 from medrecon.models.blocks import BlockKind, InjectorPlaces
 from medrecon.models.bounded import Bounded
+from medrecon.models.data_consistency import FIRM, unexplained
+from medrecon.models.injector import operator_images
 from medrecon.models.memory import Memory, choose_memory
 from medrecon.models.presets import preset
 from medrecon.models.rebinding import Call
@@ -25,6 +27,8 @@ from medrecon.optimization.total_variation import total_variation
 WarmStart = Literal["none", "least-squares", "tv"]
 """See :class:`InvertibleDiffusionModel`."""
 
+_USUAL_MISFIT = 0.004  # median over multi-coil training slices, maps from ESPIRiT
+_LEAST_MISFIT = 1e-6
 _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "none": ("graph", "graph"),
     "checkpoint": ("graph", "states"),
@@ -75,7 +79,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
         pseudo-inverse ("least-squares": CG-SENSE instead of zero filling); or the image of least total variation
         ("tv"), which the network then has to improve on.
     data_consistency
-        "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step.
+        "projection" trusts the data wholly (λ = ∞, as published); "learned" weighs them step by step; "adaptive" does,
+        and divides the weights by the share ρ of the data that no image explains (noise, wrong coil maps), to
+        λ_t ρ_0/ρ with ρ_0 learned, wherever the operator has no closed-form pseudo-inverse, which explains all.
     consistency_iterations
         Of the solver where the operator has no closed-form pseudo-inverse.
     final_consistency
@@ -132,7 +138,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         mix: float = 0.5,
         mix_bounds: Sequence[float] = (0.05, 0.95),
         warm_start: WarmStart = "none",
-        data_consistency: Literal["projection", "learned"] = "projection",
+        data_consistency: Literal["projection", "learned", "adaptive"] = "projection",
         consistency_iterations: int = 10,  # noqa: ARG002 (this and what follows is read from the config)
         final_consistency: bool = False,  # noqa: ARG002
         intensity: float | None = 1.0,  # noqa: ARG002
@@ -171,7 +177,9 @@ class InvertibleDiffusionModel(ReconstructionModel):
         self.v = Bounded(torch.full((steps,), mix), low, high)
         self.input_help = nn.Parameter(torch.ones(1))
         self.merge = nn.Parameter(torch.zeros(1))
-        self.trust = Bounded(torch.full((steps,), 0.95), 0.0, 0.999) if data_consistency == "learned" else None
+        self.trust = Bounded(torch.full((steps,), 0.95), 0.0, 0.999) if data_consistency != "projection" else None
+        usual = torch.tensor([_USUAL_MISFIT]).log()
+        self.log_misfit = nn.Parameter(usual) if data_consistency == "adaptive" else None
         drawn = warm_start == "least-squares"
         self.first_trust = Bounded(torch.full((1,), 0.95), 0.0, 0.999) if drawn else None
 
@@ -254,7 +262,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         """
         outer, inner = _KEEPS[memory]
         alpha_bars = [initial.new_ones(1), *self.alpha().cumprod(0).split(1)]
-        weights = [None] * len(alpha_bars) if self.trust is None else _weights(self.trust())
+        weights = self._data_weights(y, operator, initial)
         iterations = self.settings.consistency_iterations
         if self.first_trust is not None and operator.pinv_kind != "exact":
             (first,) = _weights(self.first_trust())
@@ -270,6 +278,20 @@ class InvertibleDiffusionModel(ReconstructionModel):
         a, b = reversible_chain(calls, a, self.input_help * a, self.v(), keep=outer)
         x = a + self.merge * b
         return consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
+
+    def _data_weights(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Sequence[Tensor | None]:
+        """Return λ_1 … λ_T, each (1,) or (B,), or None for ∞."""
+        if self.trust is None:
+            return [None] * self.settings.steps
+        weights = _weights(self.trust())
+        if self.log_misfit is None:
+            return weights
+        if operator.pinv_kind == "exact":  # DDP wants all that is learned in every step
+            return [weight + 0 * self.log_misfit for weight in weights]
+        with torch.no_grad():
+            start, iterations = operator_images(initial, operator), self.settings.consistency_iterations
+            misfit = unexplained(y, operator, start, iterations=iterations).clamp_min(_LEAST_MISFIT)
+        return [(weight * self.log_misfit.exp() / misfit).clamp_max(FIRM) for weight in weights]
 
     def _memory(self, initial: Tensor) -> Memory:
         if not torch.is_grad_enabled():
@@ -309,6 +331,6 @@ def _copied(state: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
     return copies
 
 
-def _weights(trust: Tensor) -> list[Tensor | None]:
+def _weights(trust: Tensor) -> list[Tensor]:
     """Return λ_t from λ/(1+λ)."""
     return list((trust / (1 - trust)).split(1))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medrecon.models.data_consistency import FIRM, data_consistency
+from medrecon.models.data_consistency import FIRM, data_consistency, unexplained
 from medrecon.models.sampling import denoise, renoise
 from medrecon.operators import BlockCompressedSensing, CartesianMRI, LinearOperator
 from medrecon.operators.solvers import chebyshev
@@ -115,3 +115,17 @@ def test_ddim_halves():
     assert torch.allclose(noisy, 0.37**0.5 * x0 + 0.63**0.5 * e)
     assert torch.allclose(denoise(noisy, e, bar), x0)
     assert torch.equal(renoise(x0, e, torch.ones(1, dtype=torch.float64)), x0)
+
+
+def test_unexplained_share_is_that_of_least_squares():
+    """‖A z - y‖² / ‖y‖² of the dense z for λ = FIRM: next to nothing where y is of an image, nothing without data."""
+    operator = Dense(draw(12, 5).float())
+    matrix = operator.matrix[0].double()
+    y = torch.cat([draw(2, 12, seed=1), draw(1, 5, seed=2) @ matrix.T, torch.zeros(1, 12)])
+    system = torch.eye(5, dtype=torch.float64) / FIRM + matrix.T @ matrix
+    rest = y - torch.linalg.solve(system, (y @ matrix).T).T @ matrix.T
+    found = unexplained(y, operator, torch.zeros(4, 1, 1, 5, dtype=torch.float64), iterations=60)
+    assert torch.allclose(found[:3], rest[:3].square().sum(1) / y[:3].square().sum(1), rtol=1e-2)
+    assert float(found[:2].min()) > 0.1
+    assert float(found[2]) < 0.01
+    assert float(found[3]) == 0
