@@ -223,7 +223,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         """Return how often A^H A is applied in one reconstruction: once for every injector and step, and once a step.
 
         Without a closed-form pseudo-inverse there are ``consistency_iterations`` more in every step. What a warm
-        start takes is not counted.
+        start and adaptive weights take is not counted.
         """
         steps: int = self.settings.steps
         return sum(len(block.injectors) for t in range(steps) for block in self._network(t + 1)[0].blocks()) + steps
