@@ -27,7 +27,7 @@ from medrecon.optimization.total_variation import total_variation
 WarmStart = Literal["none", "least-squares", "tv"]
 """See :class:`InvertibleDiffusionModel`."""
 
-_USUAL_MISFIT = 0.004  # median over multi-coil training slices, maps from ESPIRiT
+_USUAL_MISFIT = 0.004  # about the median over multi-coil training slices, maps from ESPIRiT
 _LEAST_MISFIT = 1e-6
 _KEEPS: dict[str, tuple[Keep, Keep]] = {
     "none": ("graph", "graph"),
@@ -280,7 +280,7 @@ class InvertibleDiffusionModel(ReconstructionModel):
         return consistent(x, y, operator, weights[0], iterations) if self.settings.final_consistency else x
 
     def _data_weights(self, y: Tensor, operator: LinearOperator, initial: Tensor) -> Sequence[Tensor | None]:
-        """Return λ_1 … λ_T, each (1,) or (B,), or None for ∞."""
+        """Return λ_1 … λ_T, each (1,) or (B,) after ``data_consistency``, or None for ∞."""
         if self.trust is None:
             return [None] * self.settings.steps
         weights = _weights(self.trust())
